@@ -1,0 +1,1 @@
+"""The replication sidecar: Postgres bytes and SQL in, ChangeBatch out. It knows no index."""
