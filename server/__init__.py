@@ -1,1 +1,1 @@
-"""The index server: HTTP port, catalog, filters and durability. The only place where gpu and pgsync meet."""
+"""The index server: HTTP port, catalog, filters and durability; where gpu and pgsync meet."""
