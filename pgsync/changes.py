@@ -16,7 +16,7 @@ Row columns of the Arrow schema (n rows):
     ordinal      uint32    zero-based position of the change in its transaction
     vector_state uint8     VectorState
     vector       fixed_size_list<float32|float16>[d], null unless vector_state is PRESENT
-    unchanged    uint64    bit i set: filter column i was not sent (unchanged TOAST), keep the old value
+    unchanged    uint64    bit i set: filter column i was not sent (unchanged TOAST): keep it
     key:<name>   the new key           old:<name>  the key before a key change, null otherwise
     col:<name>   filter columns
 

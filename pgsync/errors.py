@@ -2,7 +2,7 @@
 
     SyncError
      +- DecodeError      bytes from Postgres that are not what its documentation says
-     +- SourceError      the source refuses or cannot do what mirroring needs; the message says the mend
+     +- SourceError      the source refuses or cannot do what is needed; the message says the mend
      |   +- SourceUnavailable   connection lost or refused: retried with back-off
      |   +- ResyncNeeded        the stream no longer describes the table: copy the table again
      +- SinkError        the index server refused a batch
