@@ -1,0 +1,2 @@
+-- Run once by the Postgres image, when its volume is still empty.
+CREATE EXTENSION IF NOT EXISTS vector;
