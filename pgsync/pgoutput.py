@@ -194,27 +194,32 @@ def _stream_abort(cursor: Cursor, _xid: int | None) -> StreamAbort:
 
 
 def _begin_prepare(cursor: Cursor, _xid: int | None) -> BeginPrepare:
-    return BeginPrepare(*cursor.unpack(_LSN_LSN_TIME_XID), gid=cursor.text())
+    lsn, end_lsn, time_us, xid = cursor.unpack(_LSN_LSN_TIME_XID)
+    return BeginPrepare(lsn, end_lsn, time_us, xid, cursor.text())
 
 
 def _prepare(cursor: Cursor, _xid: int | None) -> Prepare:
     _no_flags(cursor)
-    return Prepare(*cursor.unpack(_LSN_LSN_TIME_XID), gid=cursor.text())
+    lsn, end_lsn, time_us, xid = cursor.unpack(_LSN_LSN_TIME_XID)
+    return Prepare(lsn, end_lsn, time_us, xid, cursor.text())
 
 
 def _commit_prepared(cursor: Cursor, _xid: int | None) -> CommitPrepared:
     _no_flags(cursor)
-    return CommitPrepared(*cursor.unpack(_LSN_LSN_TIME_XID), gid=cursor.text())
+    lsn, end_lsn, time_us, xid = cursor.unpack(_LSN_LSN_TIME_XID)
+    return CommitPrepared(lsn, end_lsn, time_us, xid, cursor.text())
 
 
 def _rollback_prepared(cursor: Cursor, _xid: int | None) -> RollbackPrepared:
     _no_flags(cursor)
-    return RollbackPrepared(*cursor.unpack(_LSN_LSN_TIME_TIME_XID), gid=cursor.text())
+    prepare_end, rollback_end, prepare_us, rollback_us, xid = cursor.unpack(_LSN_LSN_TIME_TIME_XID)
+    return RollbackPrepared(prepare_end, rollback_end, prepare_us, rollback_us, xid, cursor.text())
 
 
 def _stream_prepare(cursor: Cursor, _xid: int | None) -> StreamPrepare:
     _no_flags(cursor)
-    return StreamPrepare(*cursor.unpack(_LSN_LSN_TIME_XID), gid=cursor.text())
+    lsn, end_lsn, time_us, xid = cursor.unpack(_LSN_LSN_TIME_XID)
+    return StreamPrepare(lsn, end_lsn, time_us, xid, cursor.text())
 
 
 _TAGS_WITH_XID = frozenset({b"R", b"Y", b"I", b"U", b"D", b"T", b"M"})
