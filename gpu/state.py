@@ -1,0 +1,149 @@
+"""IndexState: one published version of an index, immutable, searched from any thread.
+
+Invariants:
+
+- nothing a state can see ever changes: rows below ``n_rows`` are final, its alive bitmap is its
+  own, inverted lists are only ever extended into new views;
+- every alive row below ``n_rows`` is in a list, in the tail, set aside, or has no direction
+  (zero under cosine): a search over all lists sees each of them once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .arrays import F32, I64, U8, Bool
+from .backend import Backend
+from .bitmap import pack, unpack
+from .errors import BadInput
+from .hits import SearchResult
+from .iteration import iterate
+from .params import IndexParams
+from .query import Query, search
+from .rows import Rows
+from .snapshots import write_state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IndexState:
+    """Rows [0, n_rows) with their alive bitmap, and what is known to search them fast.
+
+    ``live_rows`` counts alive rows; rows below ``encoded_rows`` are in lists, the others are the
+    flat tail.
+    """
+
+    params: IndexParams
+    backend: Backend
+    rows: Rows
+    n_rows: int
+    live_rows: int
+    alive_bits: U8
+
+    @property
+    def encoded_rows(self) -> int:
+        """Rows below this number are in inverted lists; the rest is searched exactly."""
+        return 0
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a codec."""
+        return False
+
+    @property
+    def training_due(self) -> bool:
+        """Whether training (again) pays: enough rows for the first time, or four times as many."""
+        return self.live_rows >= self.params.train_from_rows
+
+    def stats(self) -> dict[str, object]:
+        """Return figures for people and monitoring; sizes are in bytes."""
+        return {
+            "backend": self.backend.name,
+            "n_rows": self.n_rows,
+            "live_rows": self.live_rows,
+            "encoded_rows": self.encoded_rows,
+            "tail_rows": self.n_rows - self.encoded_rows,
+            "trained": self.trained,
+            "raw_bytes": self.n_rows * self.rows.row_bytes,
+        }
+
+    def search(
+        self,
+        queries: F32,
+        k: int,
+        *,
+        mask: Bool | None = None,
+        nprobe: int | None = None,
+        rerank: int | None = None,
+        exact: bool = False,
+        recall_target: float | None = None,
+    ) -> SearchResult:
+        """Return the k nearest alive rows of each query, f32[q, d], under ``mask`` bool[n_rows].
+
+        There are min(k, matching rows) hits, always. Lists are probed as ``nprobe`` and ``rerank``
+        (rows whose distance is computed from the raw vectors) say; else by the plan measured at
+        training time for ``recall_target`` (0.95 if None). ``exact`` looks at every row.
+        Raise BadInput for a wrong shape, a component that is not finite, or a number out of range.
+        """
+        query = Query(
+            vectors=self._checked(queries),
+            k=k,
+            allowed=self._allowed(mask),
+            masked=mask is not None,
+            nprobe=nprobe,
+            rerank=rerank,
+            exact=exact,
+            recall_target=recall_target,
+        )
+        return search(self, query)
+
+    def iterate(self, query: F32, mask: Bool | None = None) -> Iterator[tuple[I64, F32]]:
+        """Yield (ids i64[b], distances f32[b]) of one query f32[d], each matching row once.
+
+        Distances rise from batch to batch. Rows that the lists gave too late for their place come
+        in the last batches, after everything else, so that a cursor that reads to the end gets all.
+        """
+        checked = self._checked(np.asarray(query)[None])
+        return iterate(self, checked, self._allowed(mask))
+
+    def vectors(self, row_ids: I64) -> F32:
+        """Return the stored vectors of ``row_ids`` i64[n], dead or alive, as f32[n, d]."""
+        ids = checked_row_ids(row_ids, self.n_rows)
+        return self.rows.take(ids)
+
+    def alive(self) -> Bool:
+        """Return which rows are current, bool[n_rows]."""
+        return unpack(self.alive_bits, 0, self.n_rows)
+
+    def save(self, path: Path) -> None:
+        """Write the state to one file: checksummed, fsynced, renamed into place."""
+        write_state(self, path)
+
+    def _allowed(self, mask: Bool | None) -> U8:
+        if mask is None:
+            return self.alive_bits
+        if mask.dtype != np.bool_ or mask.shape != (self.n_rows,):
+            raise BadInput(f"mask must be bool[{self.n_rows}], not {mask.dtype}{list(mask.shape)}")
+        packed = pack(mask)
+        return packed & self.alive_bits[: len(packed)]
+
+    def _checked(self, queries: F32) -> F32:
+        array = np.ascontiguousarray(queries, dtype=np.float32)
+        if array.ndim != 2 or array.shape[1] != self.params.dim:
+            raise BadInput(f"queries must be [q, {self.params.dim}], not {list(array.shape)}")
+        if not np.isfinite(array).all():
+            raise BadInput("a query component is not finite")
+        return array
+
+
+def checked_row_ids(row_ids: I64, n_rows: int) -> I64:
+    """Return ``row_ids`` as i64[n]; raise BadInput for another shape or an id out of range."""
+    ids = np.asarray(row_ids)
+    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+        raise BadInput("row ids must be a one-dimensional array of integers")
+    if len(ids) and (ids.min() < 0 or ids.max() >= n_rows):
+        raise BadInput(f"a row id is not in [0, {n_rows})")
+    return ids.astype(np.int64, copy=False)
