@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, pq, sql
+from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow
 
 from .errors import ResyncNeeded, SourceError, SourceUnavailable
@@ -108,6 +109,13 @@ def source_error(
     if state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES:
         return SourceUnavailable(message)
     return SourceError(message)
+
+
+def raise_for_result(result: PGresult) -> None:
+    """Raise the psycopg error that a libpq result stands for, if it does."""
+    state = result.error_field(pq.DiagnosticField.SQLSTATE)
+    if state:
+        raise errors.lookup(state.decode())(result.get_error_message(), info=result)
 
 
 def _open(dsn: str, **extra: Any) -> psycopg.Connection[TupleRow]:

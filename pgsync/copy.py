@@ -23,12 +23,11 @@ from typing import Any
 import numpy as np
 import psycopg
 import pyarrow as pa
-from psycopg import errors, pq, sql
-from psycopg.pq.abc import PGresult
+from psycopg import sql
 from psycopg.rows import TupleRow
 
 from .changes import BatchKind, ChangeBatch
-from .connections import connect, source_error, translated
+from .connections import connect, raise_for_result, source_error, translated
 from .errors import DecodeError, SourceError
 from .table import TableSpec
 from .values import RowDecoder
@@ -36,6 +35,9 @@ from .values import RowDecoder
 #: Bytes of tuples in one batch: small enough to stay in the cache, large enough for NumPy.
 BATCH_BYTES = 4 << 20
 MAX_BATCH_ROWS = 16_384
+
+#: Bound of decoded vectors in one batch: a sparse one is far larger here than on the wire.
+DECODED_BYTES = 16 << 20
 
 #: One COPY command costs about a millisecond; a range of 64 MiB takes hundreds of them.
 RANGE_BYTES = 64 << 20
@@ -250,6 +252,8 @@ class _RangeReader:
         self._buffer = bytearray(BATCH_BYTES)
         self._used = 0
         self._starts: list[int] = []
+        most = DECODED_BYTES // max(self._decoder.vector_bytes, 1)
+        self._max_rows = max(1, min(MAX_BATCH_ROWS, most))
 
     def read(self, pages: PageRange) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a range. Raises psycopg.Error and DecodeError."""
@@ -257,10 +261,10 @@ class _RangeReader:
         command = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)
         # libpq directly: psycopg's own copy object costs several times as much per row.
         pgconn = self._conn.pgconn
-        _raise_error(pgconn.exec_(command.as_bytes(self._conn)))
+        raise_for_result(pgconn.exec_(command.as_bytes(self._conn)))
         yield from self._rows()
         for result in iter(pgconn.get_result, None):
-            _raise_error(result)
+            raise_for_result(result)
 
     def _rows(self) -> Iterator[pa.RecordBatch]:
         """Take CopyData messages: one tuple each, the first one behind the header."""
@@ -276,7 +280,7 @@ class _RangeReader:
             if not len(message) or message == _TRAILER:
                 continue
             self._append(message)
-            if self._used >= BATCH_BYTES or len(self._starts) >= MAX_BATCH_ROWS:
+            if self._used >= BATCH_BYTES or len(self._starts) >= self._max_rows:
                 yield self._decode()
         if self._starts:
             yield self._decode()
@@ -300,12 +304,6 @@ class _RangeReader:
         self._used = 0
         self._starts.clear()
         return rows
-
-
-def _raise_error(result: PGresult) -> None:
-    state = result.error_field(pq.DiagnosticField.SQLSTATE)
-    if state:
-        raise errors.lookup(state.decode())(result.get_error_message(), info=result)
 
 
 def _select(request: CopyRequest, pages: PageRange, only: bool) -> sql.Composed:

@@ -87,6 +87,7 @@ class Sink:
             transport=httpx.HTTPTransport(uds=uds),
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            trust_env=False,  # A proxy for the outside world must not stand before loopback.
         )
 
     def indexes(self) -> list[IndexDescription]:

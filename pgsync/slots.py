@@ -9,6 +9,8 @@ Invariants:
 
 from __future__ import annotations
 
+import select
+import threading
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -17,12 +19,15 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from .connections import connect_replication, translated
+from .connections import connect_replication, raise_for_result, translated
 from .errors import SourceError, SourceUnavailable
 from .lsn import parse_lsn
 
 #: Slots that a standby keeps in step exist from here on.
 FAILOVER_SINCE = 17_00_00
+
+#: How long a stop may go unnoticed while a slot is being created.
+_STOP_CHECK_S = 0.2
 
 # to_jsonb leaves out what a version does not have: invalidation_reason and failover are new in 17.
 _STATE_SQL = """
@@ -107,22 +112,27 @@ class CreatedSlot:
 
 
 def create_slot(
-    dsn: str, name: str, *, failover: bool = False, temporary: bool = False
+    dsn: str,
+    name: str,
+    *,
+    failover: bool = False,
+    temporary: bool = False,
+    stop: threading.Event | None = None,
 ) -> CreatedSlot:
     """Create a pgoutput slot and export its snapshot; raise SourceError.
 
-    Waits until every transaction that is running has ended, as Postgres needs it. ``failover``
-    asks for a slot that standbys keep in step; servers before 17 have none.
+    Waits, as Postgres must, until every transaction that is running has ended; ``stop`` ends the
+    wait with SourceUnavailable. ``failover`` asks for a slot that standbys keep in step; servers
+    before 17 have none.
     """
     conn = connect_replication(dsn)
     try:
         version = conn.info.server_version
         failover = failover and version >= FAILOVER_SINCE
         with translated(f"create replication slot {name}"):
-            row = conn.execute(_create_command(version, name, failover, temporary)).fetchone()
-        if row is None:
-            raise SourceUnavailable(f"the source did not describe the new slot {name}")
-        return CreatedSlot(conn, name, parse_lsn(row[1]), str(row[2]))
+            command = _create_command(version, name, failover, temporary)
+            row = _interruptible(conn, command, stop or threading.Event())
+        return CreatedSlot(conn, name, parse_lsn(row[1]), row[2])
     except BaseException:
         conn.close()
         raise
@@ -156,6 +166,25 @@ def drop_slot(conn: psycopg.Connection[TupleRow], name: str) -> bool:
     with translated(f"drop replication slot {name}"):
         conn.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (name,))
     return True
+
+
+def _interruptible(
+    conn: psycopg.Connection[TupleRow], command: sql.Composed, stop: threading.Event
+) -> list[str]:
+    """Run a command that may take hours; return its one row."""
+    pgconn = conn.pgconn
+    pgconn.send_query(command.as_bytes(conn))
+    while pgconn.flush() or pgconn.is_busy():
+        if stop.is_set():
+            conn.cancel_safe(timeout=2.0)
+            raise SourceUnavailable("stopped while waiting for running transactions to end")
+        select.select([pgconn.socket], [], [], _STOP_CHECK_S)
+        pgconn.consume_input()
+    values: list[str] = []
+    for result in iter(pgconn.get_result, None):
+        raise_for_result(result)
+        values = [(result.get_value(0, at) or b"").decode() for at in range(result.nfields)]
+    return values
 
 
 def _create_command(version: int, name: str, failover: bool, temporary: bool) -> sql.Composed:

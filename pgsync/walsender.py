@@ -23,13 +23,14 @@ from types import TracebackType
 from typing import Protocol
 
 import psycopg
-from psycopg import errors, pq, sql
+from psycopg import errors, sql
 from psycopg.rows import TupleRow
 
 from .connections import (
     SystemIdentity,
     connect_replication,
     identify_system,
+    raise_for_result,
     source_error,
     translated,
 )
@@ -251,11 +252,11 @@ class ReplicationStream:
 
     def _ended(self) -> Exception:
         """Return the error that the end of the stream stands for; libpq does not raise it."""
-        for result in iter(self._pg.get_result, None):
-            state = result.error_field(pq.DiagnosticField.SQLSTATE)
-            if state:
-                error = errors.lookup(state.decode())(result.get_error_message(), info=result)
-                return source_error(error, "read the replication stream", _RESYNC_STATES)
+        try:
+            for result in iter(self._pg.get_result, None):
+                raise_for_result(result)
+        except psycopg.Error as error:
+            return source_error(error, "read the replication stream", _RESYNC_STATES)
         return SourceUnavailable("the source ended the replication stream")
 
     def _skip_rest(self, timeout_s: float) -> None:
