@@ -1,0 +1,163 @@
+"""Postgres, server and sidecar as real processes, as a user would start them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from pgsync.lsn import parse_lsn
+from server.client import Client
+from server.demo.postgres import EmbeddedPostgres
+from server.demo.processes import ChildProcess, demo_environment, run_vecmirror, wait_until
+
+from .cpu import cpu_seconds, tree_cpu_seconds
+
+#: As a careful DBA would set it for a bulk load: no checkpoint in the middle. Commits are durable.
+POSTGRES_SETTINGS = {
+    "shared_buffers": "512MB",
+    "max_wal_size": "16GB",
+    "checkpoint_timeout": "1h",
+    "max_slot_wal_keep_size": "-1",
+    "autovacuum": "off",
+}
+POLL_S = 0.02
+START_TIMEOUT_S = 60.0
+
+
+class BenchmarkFailed(Exception):
+    """A step did not end in time or with a wrong result."""
+
+
+class Stack:
+    """The three processes and a client; everything is removed on exit.
+
+    ``settings`` are environment variables for the server and the sidecar.
+    """
+
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
+        self._exits = ExitStack()
+        self._settings = settings or {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._exits.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+    def _start(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="vecmirror-bench-"))
+        self._exits.callback(shutil.rmtree, folder, ignore_errors=True)
+        self.postgres = self._exits.enter_context(EmbeddedPostgres(settings=POSTGRES_SETTINGS))
+        self.dsn = self.postgres.dsn()
+        with self.connect() as conn:
+            conn.execute("CREATE EXTENSION vector")
+        self.port = _free_port()
+        self.folder = folder
+        self._environment = demo_environment(
+            {
+                "VECMIRROR_SERVER__PORT": str(self.port),
+                "VECMIRROR_SERVER__DATA_DIR": str(folder / "data"),
+                "VECMIRROR_SYNC__SERVER_URL": f"http://127.0.0.1:{self.port}",
+                "VECMIRROR_SOURCE__DSN": self.dsn,
+                **self._settings,
+            }
+        )
+        self.client = self._exits.enter_context(Client(f"http://127.0.0.1:{self.port}"))
+        self.server = self._child("server", "serve")
+        wait_until(self.client.alive, "the server", [self.server], START_TIMEOUT_S)
+        self.sidecar = self._child("sidecar", "sync")
+
+    def _child(self, name: str, command: str) -> ChildProcess:
+        child = ChildProcess(name, [command], self._environment, self.folder)
+        return self._exits.enter_context(child)
+
+    def connect(self) -> psycopg.Connection:
+        """Return an autocommit connection; use it as a context manager so that it is closed."""
+        return psycopg.connect(self.dsn, autocommit=True)
+
+    def attach(self, table: str) -> str:
+        """Mirror ``public.<table>.embedding`` by pgvector's <->; return the index's name."""
+        arguments = ["attach", self.dsn, f"public.{table}.embedding", "--metric", "l2", "--json"]
+        answer = json.loads(run_vecmirror(arguments, self._environment, self.folder))
+        return str(answer["index"]["name"])
+
+    def wait_for(self, name: str, phase: str, timeout_s: float) -> float:
+        """Poll until the index is in ``phase`` or past it; return the time.perf_counter of it."""
+        order = ("new", "copying", "live")
+        deadline = time.monotonic() + timeout_s
+        while True:
+            seen, now = str(self.client.describe(name)["phase"]), time.perf_counter()
+            if seen in order and order.index(seen) >= order.index(phase):
+                return now
+            if time.monotonic() > deadline:
+                raise BenchmarkFailed(
+                    f"index {name} is {seen} after {timeout_s:.0f} s\n{self.sidecar.log_tail()}"
+                )
+            for child in (self.server, self.sidecar):
+                child.check()
+            time.sleep(POLL_S)
+
+    def wait_applied(self, name: str, lsn: int, query: list[float], timeout_s: float) -> float:
+        """Search with ``min_lsn``; return the time.perf_counter of its answer."""
+        body = {"vector": query, "k": 1, "min_lsn": lsn, "timeout_ms": int(timeout_s * 1000)}
+        self.client.search(name, body)
+        return time.perf_counter()
+
+    def drop(self, name: str) -> None:
+        """Stop mirroring, so that the next measurement has the machine for itself."""
+        run_vecmirror(["detach", name, "--yes", "--json"], self._environment, self.folder)
+
+    def live_rows(self, name: str) -> int:
+        """Return how many rows the index says it can find."""
+        return int(rows_of(self.client.describe(name)))
+
+    def cpu(self) -> dict[str, float]:
+        """Return CPU seconds by role since each process began; walsender is part of postgres."""
+        with self.connect() as conn:
+            walsenders = conn.execute(
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'"
+            ).fetchall()
+        return {
+            "postgres": tree_cpu_seconds(self.postgres.pid),
+            "walsender": sum(cpu_seconds(pid) for (pid,) in walsenders),
+            "sidecar": tree_cpu_seconds(self.sidecar.pid),
+            "server": tree_cpu_seconds(self.server.pid),
+        }
+
+
+def flush_lsn(conn: psycopg.Connection) -> int:
+    """Return the position up to which the log is on disk: past every commit acknowledged so far."""
+    row = conn.execute("SELECT pg_current_wal_flush_lsn()").fetchone()
+    assert row is not None
+    return parse_lsn(row[0])
+
+
+def rows_of(description: dict[str, Any]) -> int:
+    """Return the number of live rows in an index's description."""
+    return int(description["rows"]["live"])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
