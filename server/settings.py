@@ -162,8 +162,9 @@ class IndexSection(_Section):
     metric: Literal["l2", "cosine", "ip"] = Field(
         default="cosine", description="Distance: l2 is <->, cosine is <=>, ip is <#>."
     )
-    raw_dtype: Literal["float32", "float16"] = Field(
-        default="float32", description="Element type of the vectors kept for re-ranking."
+    raw_dtype: Literal["auto", "float32", "float16"] = Field(
+        default="auto",
+        description="Element type of the vectors kept for re-ranking; auto: as in the table.",
     )
     code_bits: Literal[4, 8] = Field(default=4, description="Bits of a product quantizer code.")
     train_from_rows: PositiveInt = Field(

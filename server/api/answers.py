@@ -1,0 +1,84 @@
+"""Search answers as JSON bytes, made in the thread that searched.
+
+Distances stay float32 all the way, so that the shortest decimal that gives the same float32 goes
+out; NaN becomes null (RFC 8259 has no NaN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from pgsync.lsn import format_lsn
+from server.column_values import column_values
+from server.mirror import MirrorLike
+from server.problems import SearchTimeout
+from server.searching import SearchAnswer, SearchRequest, search_together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchJob:
+    """A search request and what its answer shall look like.
+
+    ``many``: answer ``results`` (one list for each query) instead of ``hits``. ``started_s`` and
+    ``deadline_s`` are perf_counter values. ``lag_ms`` gives the lag of an applied LSN.
+    """
+
+    mirror: MirrorLike
+    request: SearchRequest
+    many: bool
+    columns: tuple[str, ...]
+    with_vector: bool
+    started_s: float
+    deadline_s: float
+    lag_ms: Callable[[int], float | None]
+
+
+def run_searches(jobs: Sequence[SearchJob]) -> list[bytes | Exception]:
+    """Search for jobs of one lane together; give each its JSON or its error. Blocking."""
+    now = perf_counter()
+    live = [job for job in jobs if job.deadline_s > now]
+    answers = search_together(live[0].mirror, [job.request for job in live]) if live else []
+    done = iter(zip(live, answers, strict=True))
+    return [encode(*next(done)) if job.deadline_s > now else SearchTimeout() for job in jobs]
+
+
+def encode(job: SearchJob, answer: SearchAnswer) -> bytes:
+    """Return the JSON of one answer."""
+    results = [
+        _hits(job, answer, ids[ids >= 0], distances[ids >= 0])
+        for ids, distances in zip(answer.row_ids, answer.distances, strict=True)
+    ]
+    applied_lsn = answer.state.applied_lsn
+    body = {
+        **({"results": results} if job.many else {"hits": results[0]}),
+        "applied_lsn": format_lsn(applied_lsn),
+        "lag_ms": job.lag_ms(applied_lsn),
+        "took_ms": round((perf_counter() - job.started_s) * 1000, 3),
+    }
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _hits(
+    job: SearchJob, answer: SearchAnswer, row_ids: NDArray[np.int64], distances: NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """Return the hits of one query: r row ids and distances, nearest first."""
+    state = answer.state
+    keys = state.keys(row_ids)
+    hits: list[dict[str, Any]] = [
+        {"key": key, "distance": distance} for key, distance in zip(keys, distances, strict=True)
+    ]
+    if job.columns:
+        values = [column_values(state.column(name).take(row_ids)) for name in job.columns]
+        for hit, row in zip(hits, zip(*values, strict=True), strict=True):
+            hit["columns"] = dict(zip(job.columns, row, strict=True))
+    if job.with_vector:
+        for hit, vector in zip(hits, state.vectors(row_ids), strict=True):
+            hit["vector"] = vector
+    return hits

@@ -1,0 +1,122 @@
+"""The HTTP application: routes, error answers, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from time import perf_counter
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from server.catalog import CatalogLike
+from server.problems import (
+    KINDS,
+    InvalidRequest,
+    MalformedBody,
+    NoRoute,
+    RequestError,
+    WrongMethod,
+    kind_of,
+)
+from server.settings import Settings
+
+from . import changes, docs_page, health, indexes, openapi, search
+from .context import Context
+from .envelope import Envelope, problem_response
+
+log = structlog.get_logger("vecmirror.server")
+
+_DESCRIPTION = (
+    "Searches live mirrors of Postgres vector columns. Every error is an RFC 9457 problem document "
+    "with a detail that says what to do."
+)
+
+
+def create_app(settings: Settings, catalog: CatalogLike) -> ASGIApp:
+    """Return the application over ``catalog``, which is loaded in the background at startup.
+
+    The application closes what it opens at shutdown; the catalog stays open, for its owner.
+    """
+    context = Context(settings, catalog)
+    app = FastAPI(
+        title="Vecmirror",
+        version=version("vecmirror"),
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
+    )
+    app.state.context = context
+    for module in (search, indexes, changes, health, docs_page):
+        app.include_router(module.router)
+    _register(app)
+    openapi.install(app)
+    return Envelope(app, context.metrics)
+
+
+def _register(app: FastAPI) -> None:
+    """Answer every error in one form, whoever raises it."""
+    for kind in KINDS:
+        app.add_exception_handler(kind, _answer_problem)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(Exception, _answer_problem)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Load the catalog beside the first requests; at the end let running work finish."""
+    context: Context = app.state.context
+    loading = asyncio.create_task(asyncio.to_thread(_load, context.catalog))
+    try:
+        yield
+    finally:
+        await loading
+        await asyncio.to_thread(context.close)
+
+
+def _load(catalog: CatalogLike) -> None:
+    started_s = perf_counter()
+    try:
+        catalog.load()
+    except Exception:
+        log.exception("the catalog could not be loaded")
+        raise
+    log.info("catalog loaded", took_s=round(perf_counter() - started_s, 3))
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    if kind_of(error).status >= 500:
+        log.warning("problem", code=kind_of(error).code, reason=str(error))
+    return problem_response(error, request.state.request_id)
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    """Answer what Starlette and FastAPI raise by themselves: no route, wrong method."""
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"]
+    known: dict[int, RequestError] = {
+        404: NoRoute(f"there is no call {path[:200]!r}; GET /docs lists the calls there are"),
+        405: WrongMethod("use a method that the Allow header names"),
+    }
+    response = await _answer_problem(request, known.get(error.status_code, MalformedBody()))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _answer_validation(request: Request, error: Exception) -> Response:
+    """Answer for parameters that FastAPI itself reads."""
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"location": ".".join(str(part) for part in found["loc"]), "message": found["msg"]}
+        for found in error.errors()
+    ]
+    return await _answer_problem(request, InvalidRequest(errors))

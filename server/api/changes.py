@@ -1,0 +1,81 @@
+"""POST /v1/indexes/{name}/changes: the feed of an index."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic, perf_counter
+
+import pyarrow as pa
+from fastapi import APIRouter, Depends, Request
+
+from pgsync.lsn import format_lsn
+from server.mirror import Ack, MirrorLike
+from server.problems import kind_of
+
+from .bodies import ARROW_STREAM, media_type, parse_query, read_bytes
+from .context import Context
+from .guards import Server, may_admin
+from .openapi import body_schema, problems, query_schema
+from .schemas import AckBody, ChangesQuery
+
+router = APIRouter(tags=["feed"], dependencies=[Depends(may_admin)])
+
+
+@router.post(
+    "/v1/indexes/{name}/changes",
+    summary="Take a batch of changes",
+    response_model=AckBody,
+    responses=problems(400, 404, 409, 413, 415, 422, 503, 507),
+    openapi_extra={
+        **body_schema(None, ARROW_STREAM, "A change batch: one Arrow IPC stream."),
+        **query_schema(ChangesQuery),
+    },
+)
+async def changes(name: str, request: Request, server: Server) -> AckBody:
+    """Journal, fsync and apply a change batch; the answer says what may be confirmed to Postgres.
+
+    A batch that arrives twice is applied once.
+    """
+    mirror = server.catalog.get(name)
+    arrived_s, started_s, outcome = monotonic(), perf_counter(), "cancelled"
+    try:
+        ack = await _take(mirror, request, server, arrived_s)
+        outcome = "ok"
+    except Exception as error:
+        outcome = kind_of(error).code
+        raise
+    finally:
+        server.metrics.change_batches.labels(name, outcome).inc()
+        server.metrics.change_duration.labels(name).observe(perf_counter() - started_s)
+    return AckBody(
+        durable_lsn=format_lsn(ack.durable_lsn),
+        applied_lsn=format_lsn(ack.applied_lsn),
+        epoch=ack.epoch,
+    )
+
+
+async def _take(mirror: MirrorLike, request: Request, server: Context, arrived_s: float) -> Ack:
+    """Read the body and hand it to the mirror in a thread; note what the feed said."""
+    media_type(request, (ARROW_STREAM,))
+    sync = parse_query(request, ChangesQuery).sync
+    body = await read_bytes(
+        request, server.settings.server.max_changes_body_bytes, "server.max_changes_body_bytes"
+    )
+    loop, name = asyncio.get_running_loop(), mirror.spec.name
+    ack = await loop.run_in_executor(server.writers, lambda: mirror.submit(body, sync=sync))
+    server.metrics.change_bytes.labels(name).inc(len(body))
+    server.feeds.heard(
+        name,
+        source_lsn=_source_lsn(body),
+        durable_lsn=ack.durable_lsn,
+        applied_lsn=ack.applied_lsn,
+        sent_at_s=arrived_s,
+    )
+    return ack
+
+
+def _source_lsn(body: bytes) -> int:
+    """Return the batch's source_lsn: the mirror took the batch, so it is there."""
+    with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+        metadata = reader.schema.metadata or {}
+    return int(metadata[b"vecmirror.source_lsn"])

@@ -1,0 +1,137 @@
+"""The server process: sockets, signals, and what is done in which order at start and stop.
+
+Start: check that nobody is let in by mistake, lock the data directory, listen, then load the
+catalog beside the first requests. Stop (SIGTERM, SIGINT): listen no more, let requests finish for
+``server.shutdown_grace_s``, close the catalog, exit 0. One process owns the indexes: there are no
+worker processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from .api.app import create_app
+from .auth import UnsafeExposure, refuse_unsafe_exposure
+from .catalog import Catalog
+from .errors import StorageError
+from .logs import configure_logs
+from .settings import ServerSection, Settings
+
+log = structlog.get_logger("vecmirror.server")
+
+OK, FAILED, WRONG_SETTINGS = 0, 1, 2
+
+#: Connections that may wait to be accepted.
+_BACKLOG = 1024
+
+
+class CannotListen(Exception):
+    """An address cannot be listened on; the message says which and why."""
+
+
+def serve(settings: Settings) -> int:
+    """Run the server until a signal ends it; return the exit status of the process.
+
+    0: ended as asked. 1: the data directory or an address cannot be had. 2: unsafe settings.
+    """
+    configure_logs(settings.server.log_level, settings.server.log_format)
+    try:
+        refuse_unsafe_exposure(settings)
+        catalog = Catalog(settings.server.data_dir)
+    except UnsafeExposure as error:
+        log.error("the server does not start", reason=str(error))
+        return WRONG_SETTINGS
+    except (StorageError, OSError) as error:
+        log.error("the data directory cannot be opened", reason=str(error))
+        return FAILED
+    try:
+        with _listening(settings.server) as sockets:
+            _run(create_app(settings, catalog), sockets, settings.server)
+    except CannotListen as error:
+        log.error("the server does not start", reason=str(error))
+        return FAILED
+    finally:
+        catalog.close()
+    log.info("stopped")
+    return OK
+
+
+def _run(app: ASGIApp, sockets: Sequence[socket.socket], server: ServerSection) -> None:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=server.shutdown_grace_s,
+    )
+    # uvicorn raises a signal again once it has shut down; by then it has done its work.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    log.info("listening", addresses=[_name(listener) for listener in sockets])
+    uvicorn.Server(config).run(sockets=list(sockets))
+
+
+@contextlib.contextmanager
+def _listening(server: ServerSection) -> Iterator[list[socket.socket]]:
+    """Open the sockets the settings name; close them, and remove the Unix socket, at the end."""
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        if server.tcp:
+            sockets.append(stack.enter_context(_tcp_socket(server.host, server.port)))
+        if server.uds is not None:
+            sockets.append(stack.enter_context(_unix_socket(server.uds)))
+            stack.callback(server.uds.unlink, missing_ok=True)
+        if not sockets:
+            raise CannotListen("server.tcp is false and server.uds is not set: set one of them")
+        yield sockets
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise CannotListen(f"{host} port {port}: {error.strerror}") from error
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listener.bind(str(path))
+        path.chmod(0o660)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CannotListen(f"{path}: {error.strerror or error}") from error
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket nobody listens on any more, as a killed server leaves it."""
+    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise CannotListen(f"{path}: another server listens there")
+
+
+def _name(listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
