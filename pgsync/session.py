@@ -1,0 +1,203 @@
+"""StreamSession: one index followed over one replication stream, until something ends it.
+
+Two threads: the reader takes from Postgres and never waits for the index server; the caller's
+thread posts, one batch at a time. What arrives while a post is on its way becomes the next batch.
+
+Invariants:
+
+- Only an LSN that the server called durable is confirmed to Postgres, and only after a later look
+  at the catalog found nothing that would make a new copy necessary.
+- Memory is bounded: with ``MAX_PENDING_BYTES`` waiting for the server nothing more is read, while
+  status messages go on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from .changes import BatchKind, ChangeBatch, Op, change_schema
+from .planning import FeedState, PostPlan, ShapeWatch, next_post
+from .sink import Sink
+from .stream import ChangeAssembler
+from .walsender import ReplicationStream
+from .watch import SourceWatch
+
+#: Changes read ahead of the server, in bytes of the wire.
+MAX_PENDING_BYTES = 64 << 20
+
+#: Input makes a walsender look again at the end of the log; this bounds a missed wake-up of its.
+POKE_INTERVAL_S = 0.05
+
+#: Messages taken at once while the assembler is locked: about ten milliseconds of work.
+_DRAIN_MESSAGES = 4_096
+
+#: Rows and bytes of one post. Smaller ones are seen sooner, larger ones cost less for each row.
+BATCH_ROWS = 20_000
+BATCH_BYTES = 8 << 20
+
+#: The catalog is looked at this often while there is something to confirm, and otherwise.
+CONFIRM_INTERVAL_S = 1.0
+LOOK_INTERVAL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Which copy of which index is followed, and the LSN it starts from."""
+
+    index: str
+    epoch: int
+    durable_lsn: int
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a session has done so far; ``rows`` counts row changes delivered."""
+
+    rows: int = 0
+    posts: int = 0
+    durable_lsn: int = 0
+
+
+class StreamSession:
+    """Runs until ``stop`` is set or an error ends it; owns none of its parts but the reader."""
+
+    def __init__(
+        self,
+        stream: ReplicationStream,
+        assembler: ChangeAssembler,
+        sink: Sink,
+        watch: SourceWatch,
+        shapes: ShapeWatch,
+        position: Position,
+        stop: threading.Event,
+    ) -> None:
+        self._stream = stream
+        self._assembler = assembler
+        self._sink = sink
+        self._index = position.index
+        self._watch = watch
+        self._shapes = shapes
+        self._epoch = position.epoch
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._reader_stop = threading.Event()
+        self._failure: Exception | None = None
+        self._sent_watermark_lsn = position.durable_lsn
+        self._source_lsn = 0
+        now = time.monotonic()
+        self._posted_s, self._synced_s, self._looked_s = 0.0, now, 0.0
+        self.progress = Progress(durable_lsn=position.durable_lsn)
+
+    def run(self) -> None:
+        """Follow the stream; return when stopped. Raises SyncError."""
+        reader = threading.Thread(target=self._read, name=f"read-{self._index}", daemon=True)
+        reader.start()
+        try:
+            while not self._stop.is_set():
+                self._look_after_source()
+                self._post(self._wait_for_post())
+            self._look(time.monotonic())
+        finally:
+            self._reader_stop.set()
+            reader.join()
+
+    def _read(self) -> None:
+        try:
+            while not self._reader_stop.is_set():
+                self._read_once()
+        except Exception as error:
+            self._failure = error
+        with self._changed:
+            self._changed.notify()
+
+    def _read_once(self) -> None:
+        if self._assembler.pending_bytes >= MAX_PENDING_BYTES:
+            self._stream.poke()
+            self._reader_stop.wait(POKE_INTERVAL_S)
+        elif self._stream.wait(POKE_INTERVAL_S):
+            with self._changed:
+                self._stream.drain(self._assembler, _DRAIN_MESSAGES)
+                self._changed.notify()
+        else:
+            self._stream.poke()
+
+    def _wait_for_post(self) -> PostPlan:
+        """Return what to send, or a plan to send nothing after a bounded wait."""
+        with self._changed:
+            plan = self._plan()
+            if not plan.send:
+                self._changed.wait(plan.wait_s)
+                plan = self._plan()
+            return plan
+
+    def _plan(self) -> PostPlan:
+        if self._failure is not None:
+            raise self._failure
+        now = time.monotonic()
+        assembler = self._assembler
+        return next_post(
+            FeedState(
+                pending_rows=assembler.pending_rows,
+                pending_bytes=assembler.pending_bytes,
+                in_transaction=assembler.in_transaction,
+                watermark_lsn=assembler.watermark_lsn,
+                sent_watermark_lsn=self._sent_watermark_lsn,
+                durable_lsn=self.progress.durable_lsn,
+                since_post_s=now - self._posted_s,
+                since_sync_s=now - self._synced_s,
+            )
+        )
+
+    def _post(self, plan: PostPlan) -> None:
+        if not plan.send:
+            return
+        with self._changed:
+            batches = self._assembler.take(flush=plan.flush)
+        for batch in batches or [self._heartbeat()]:
+            self._deliver(batch, plan.sync)
+
+    def _heartbeat(self) -> ChangeBatch:
+        """Return a batch without rows: the source's position alone."""
+        return ChangeBatch(
+            kind=BatchKind.CHANGES,
+            epoch=self._epoch,
+            watermark_lsn=self._sent_watermark_lsn,
+            source_lsn=self._assembler.source_lsn,
+            system_id=self._stream.identity.system_id,
+            rows=change_schema(self._assembler.table).empty_table().to_batches()[0],
+        )
+
+    def _deliver(self, batch: ChangeBatch, sync: bool) -> None:
+        self._source_lsn = max(self._source_lsn, batch.source_lsn)
+        batch = replace(batch, source_lsn=self._source_lsn)
+        receipt = self._sink.send(self._index, batch, sync=sync)
+        self._posted_s = time.monotonic()
+        if sync or receipt.durable_lsn >= batch.watermark_lsn:
+            self._synced_s = self._posted_s
+        self._sent_watermark_lsn = max(self._sent_watermark_lsn, batch.watermark_lsn)
+        self.progress.durable_lsn = max(self.progress.durable_lsn, receipt.durable_lsn)
+        self.progress.rows += batch.rows.num_rows
+        self.progress.posts += 1
+        if (batch.rows["op"].to_numpy() == Op.TRUNCATE).any():
+            self._shapes.truncated()
+
+    def _look_after_source(self) -> None:
+        now = time.monotonic()
+        to_confirm = self.progress.durable_lsn > self._stream.confirmed_lsn
+        interval_s = CONFIRM_INTERVAL_S if to_confirm else LOOK_INTERVAL_S
+        if now - self._looked_s >= interval_s:
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Look at the catalog, then confirm what was durable before the look."""
+        durable_lsn = self.progress.durable_lsn
+        look = self._watch.look()
+        self._watch.require_stream(look)
+        self._source_lsn = max(self._source_lsn, look.flushed_lsn)
+        self._shapes.observe(look.shape, look.flushed_lsn)
+        self._shapes.advance(self._sent_watermark_lsn)
+        if not self._shapes.suspicious:
+            self._stream.confirm(durable_lsn)
+        self._looked_s = now
