@@ -1,18 +1,59 @@
-"""ChangeAssembler: replication messages in, ChangeBatches out."""
+"""ChangeAssembler: replication messages in, ChangeBatches out.
+
+Invariants:
+
+- Rows leave in commit order; (commit_lsn, ordinal) of a change is the same however the transaction
+  came: in one piece, streamed while it ran, or again after a restart.
+- Every change with a commit LSN below a batch's watermark is in that batch or an earlier one.
+- A transaction that lies before ``start_lsn`` is not sent again.
+- A row that the table's spec cannot describe raises ResyncNeeded; it is never guessed at.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
-from .changes import ChangeBatch
+import pyarrow as pa
+
+from .changes import BatchKind, ChangeBatch
+from .errors import DecodeError, ResyncNeeded
+from .layout import RelationLayout, layout_of
+from .messages import (
+    Begin,
+    Commit,
+    Message,
+    Origin,
+    PgOutputMessage,
+    Relation,
+    StreamAbort,
+    StreamCommit,
+    StreamStart,
+    StreamStop,
+    Truncate,
+    Type,
+)
+from .pgoutput import decode
+from .row_blocks import RowBlock, RowRun
+from .row_messages import decode_row_messages
+from .streamed import StreamedTransaction
 from .table import TableSpec
+from .values import RowDecoder
+
+_ROW_TAGS = frozenset(b"IUD")
+#: The tag, the relation id and the marker of a tuple.
+_SHORTEST_ROW = 6
 
 
 class ChangeAssembler:
     """Turns the messages of one replication stream into batches of changes of one table.
 
-    Pure but for the spill file of streamed transactions; not thread-safe. After any exception it
+    Pure but for the spill files of streamed transactions; not thread-safe. After any exception it
     must be closed and thrown away, and the stream be started again from the durable LSN.
+
+    A batch has about ``batch_rows`` rows or ``batch_bytes`` bytes at most. Streamed transactions
+    that have not committed may take ``stream_memory_bytes`` before they go to ``spill_directory``
+    (None: the system's).
     """
 
     def __init__(
@@ -28,17 +69,77 @@ class ChangeAssembler:
         spill_directory: Path | None = None,
     ) -> None:
         self.table = table
+        self._epoch, self._system_id = epoch, system_id
+        self._start_lsn = self._watermark = self._taken_watermark = self._source_lsn = start_lsn
+        self._decoder = RowDecoder(table)
+        # A NULL or sparse vector takes its full size once it is decoded.
+        self._batch_rows = max(1, min(batch_rows, batch_bytes // self._decoder.vector_bytes))
+        self._batch_bytes = batch_bytes
+        self._stream_memory_bytes, self._spill_directory = stream_memory_bytes, spill_directory
+        self._relation = table.relation_id.to_bytes(4)
+        self._type_names: dict[int, str] = {}
+        self._layout: RelationLayout | ResyncNeeded | None = None
+        self._commit_lsn: int | None = None
+        self._skipping = False
+        self._ordinal = 0
+        self._run: RowRun | None = None
+        self._span_open = False
+        self._streamed: dict[int, StreamedTransaction] = {}
+        self._stream: StreamedTransaction | None = None
+        self._held_bytes = 0
+        self._blocks: deque[RowBlock] = deque()
+        self._block_rows = self._block_bytes = 0
+
+    @property
+    def watermark_lsn(self) -> int:
+        """Every change with a commit LSN below this has been fed."""
+        return self._watermark
+
+    @property
+    def source_lsn(self) -> int:
+        """The newest position that the stream has named."""
+        return max(self._source_lsn, self._watermark)
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows that wait for ``take``; those of uncommitted streamed transactions do not count."""
+        return self._block_rows + (len(self._run.ends) if self._run else 0)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Wire bytes of the pending rows."""
+        return self._block_bytes + (len(self._run.data) if self._run else 0)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction that is not streamed has begun and not committed."""
+        return self._commit_lsn is not None
 
     def feed(self, wal_start: int, payload: bytes | memoryview) -> None:
         """Take one pgoutput message: an XLogData message without its 25-byte header.
 
-        The payload is copied: it may be reused. Raises DecodeError and ResyncNeeded.
+        The payload is copied: it may be reused. Raises DecodeError and ResyncNeeded, and OSError
+        when a streamed transaction cannot be spilled.
         """
-        raise RuntimeError("not written yet")
+        self._source_lsn = max(self._source_lsn, wal_start)
+        if len(payload) and payload[0] in _ROW_TAGS:
+            if self._stream is None:
+                self._take_row(payload)
+            else:
+                self._hold_row(self._stream, payload)
+        else:
+            message = decode(payload, in_stream=self._stream is not None)
+            self._take_message(message, payload)
 
     def keepalive(self, wal_end: int) -> None:
-        """Take the ``wal_end`` of a primary keepalive message."""
-        raise RuntimeError("not written yet")
+        """Take the ``wal_end`` of a primary keepalive message.
+
+        Everything before it has been sent, so it moves the watermark, unless a transaction is half
+        way through. A streamed one is no obstacle: its commit lies ahead.
+        """
+        self._source_lsn = max(self._source_lsn, wal_end)
+        if self._commit_lsn is None:
+            self._watermark = max(self._watermark, wal_end)
 
     def take(self, *, flush: bool = True, max_batches: int = 8) -> list[ChangeBatch]:
         """Return up to ``max_batches`` batches in commit order; call again until it returns none.
@@ -49,32 +150,265 @@ class ChangeAssembler:
         whose commit has not arrived yet; it does not raise the watermark above them.
         Raises DecodeError and ResyncNeeded.
         """
-        raise RuntimeError("not written yet")
+        if flush:
+            self._cut_run()
+        batches: list[ChangeBatch] = []
+        while len(batches) < max_batches and self._blocks and (flush or self._full()):
+            batches.append(self._next_batch(flush))
+        if flush and not batches and self._watermark > self._taken_watermark:
+            batches.append(self._batch([], self._watermark))
+        return batches
 
     def close(self) -> None:
         """Drop what is pending and remove spill files."""
+        self._stream = self._run = None
+        self._streamed.clear()
+        self._blocks.clear()
+        self._block_rows = self._block_bytes = 0
 
-    @property
-    def watermark_lsn(self) -> int:
-        """Every change with a commit LSN below this has been fed."""
-        return 0
+    # Rows
 
-    @property
-    def source_lsn(self) -> int:
-        """The newest position that the stream has named."""
-        return 0
+    def _take_row(self, payload: bytes | memoryview) -> None:
+        commit_lsn = self._commit_lsn
+        if commit_lsn is None:
+            raise DecodeError("row message", 0, "a row outside of any transaction")
+        if payload[1:5] != self._relation:
+            _refuse_short(payload, _SHORTEST_ROW)
+            return
+        if not self._skipping:
+            self._append(payload, commit_lsn)
 
-    @property
-    def pending_rows(self) -> int:
-        """Rows that wait for ``take``; those of uncommitted streamed transactions do not count."""
-        return 0
+    def _append(self, payload: bytes | memoryview, commit_lsn: int) -> None:
+        run = self._run
+        if run is None or run.layout is not self._layout:
+            run = self._start_run()
+        if not self._span_open:
+            run.spans.append((len(run.ends), commit_lsn, self._ordinal))
+            self._span_open = True
+        run.data += payload
+        run.ends.append(len(run.data))
+        self._ordinal += 1
+        if len(run.data) >= self._batch_bytes or len(run.ends) >= self._batch_rows:
+            self._close_run()
 
-    @property
-    def pending_bytes(self) -> int:
-        """Wire bytes of the pending rows."""
-        return 0
+    def _start_run(self) -> RowRun:
+        layout = _usable(self._layout)
+        self._close_run()
+        self._run = RowRun(layout)
+        return self._run
 
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction that is not streamed has begun and not committed."""
-        return False
+    def _close_run(self) -> None:
+        """Queue the run as it is, with the rows of an open transaction."""
+        if self._run is not None and self._run.ends:
+            self._queue(self._run.block(self._watermark))
+        self._run = None
+        self._span_open = False
+
+    def _cut_run(self) -> None:
+        """Queue the rows of complete transactions."""
+        run = self._run
+        if run is None or not run.complete_rows:
+            return
+        if run.complete_rows == len(run.ends):
+            self._close_run()
+        else:
+            done, self._run = run.split()
+            self._queue(done.block(self._watermark))
+
+    def _queue(self, block: RowBlock) -> None:
+        self._blocks.append(block)
+        self._block_rows += block.n_rows
+        self._block_bytes += block.n_bytes
+
+    def _hold_row(self, stream: StreamedTransaction, payload: bytes | memoryview) -> None:
+        """Keep a row of a streamed transaction; its message carries a transaction id first."""
+        if payload[5:9] != self._relation:
+            _refuse_short(payload, _SHORTEST_ROW + 4)
+            return
+        layout = stream.layout or self._layout
+        if layout is None:
+            _usable(layout)
+        else:
+            stream.add(layout, int.from_bytes(payload[1:5]), payload[:1], payload[5:])
+            self._held_bytes += len(payload)
+            if self._held_bytes > self._stream_memory_bytes:
+                self._spill_largest()
+
+    def _spill_largest(self) -> None:
+        transactions = self._streamed.values()
+        max(transactions, key=lambda one: one.memory_bytes).spill(self._spill_directory)
+        self._count_held()
+
+    def _count_held(self) -> None:
+        self._held_bytes = sum(one.memory_bytes for one in self._streamed.values())
+
+    # Other messages
+
+    def _take_message(self, message: PgOutputMessage, payload: bytes | memoryview) -> None:
+        match message:
+            case Begin():
+                self._begin(message)
+            case Commit():
+                self._commit(message)
+            case Relation():
+                self._take_relation(message)
+            case Type():
+                self._type_names[message.type_oid] = message.name
+            case Truncate():
+                if self.table.relation_id in message.relation_ids:
+                    self._take_truncate(payload)
+            case StreamStart():
+                self._start_stream(message)
+            case StreamStop():
+                self._stop_stream()
+            case StreamCommit():
+                self._commit_stream(message)
+            case StreamAbort():
+                self._abort_stream(message)
+            case Origin() | Message():
+                pass  # where a change came from does not matter; messages are not to be trusted
+            case _:
+                reason = "a prepared transaction; the slot must not have been made with TWO_PHASE"
+                raise DecodeError(type(message).__name__, 0, reason)
+
+    def _begin(self, message: Begin) -> None:
+        self._require("Begin", self._commit_lsn is None and self._stream is None)
+        self._commit_lsn = message.final_lsn
+        self._skipping = message.final_lsn < self._start_lsn
+        self._ordinal, self._span_open = 0, False
+
+    def _commit(self, message: Commit) -> None:
+        self._require("Commit", self._commit_lsn == message.commit_lsn)
+        self._commit_lsn = None
+        if self._run is not None:
+            self._run.complete_rows = len(self._run.ends)
+        self._watermark = max(self._watermark, message.end_lsn)
+
+    def _take_relation(self, message: Relation) -> None:
+        if message.relation_id != self.table.relation_id:
+            return
+        layout = self._layout_of(message)
+        if self._stream is not None:
+            self._stream.layout = layout
+            return
+        if isinstance(layout, ResyncNeeded) and not self._skipping:
+            raise layout
+        self._layout = layout
+
+    def _layout_of(self, message: Relation) -> RelationLayout | ResyncNeeded:
+        """Return the layout, the one at hand if it is equal; or why there is none.
+
+        In a streamed transaction the reason counts only if the rows after it are committed.
+        """
+        try:
+            layout = layout_of(self.table, message, self._type_names)
+        except ResyncNeeded as reason:
+            return reason
+        return self._layout if self._layout == layout else layout
+
+    def _take_truncate(self, payload: bytes | memoryview) -> None:
+        if self._stream is not None:
+            layout = self._stream.layout or self._layout
+            xid = int.from_bytes(payload[1:5])
+            self._stream.add(layout or _usable(None), xid, payload[:1], payload[5:])
+            return
+        self._require("Truncate", self._commit_lsn is not None)
+        if self._commit_lsn is not None and not self._skipping:
+            self._append(payload, self._commit_lsn)
+
+    def _start_stream(self, message: StreamStart) -> None:
+        self._require("Stream Start", self._commit_lsn is None and self._stream is None)
+        known = message.xid in self._streamed
+        self._require("Stream Start", known != message.first_segment)
+        if not known:
+            self._streamed[message.xid] = StreamedTransaction(
+                message.xid, block_bytes=self._batch_bytes, block_rows=self._batch_rows
+            )
+        self._stream = self._streamed[message.xid]
+
+    def _stop_stream(self) -> None:
+        self._require("Stream Stop", self._stream is not None)
+        self._stream = None
+
+    def _commit_stream(self, message: StreamCommit) -> None:
+        known = message.xid in self._streamed
+        self._require("Stream Commit", known and self._stream is None and self._commit_lsn is None)
+        transaction = self._streamed.pop(message.xid)
+        self._count_held()
+        self._layout = transaction.layout or self._layout
+        if message.commit_lsn >= self._start_lsn:
+            end_lsn = max(self._watermark, message.end_lsn)
+            blocks = transaction.commit(message.commit_lsn, self._watermark, end_lsn)
+            if blocks:
+                self._close_run()
+            for block in blocks:
+                self._queue(block)
+        self._watermark = max(self._watermark, message.end_lsn)
+
+    def _abort_stream(self, message: StreamAbort) -> None:
+        self._require("Stream Abort", self._stream is None and self._commit_lsn is None)
+        if message.subxid == message.xid:
+            self._streamed.pop(message.xid, None)
+            self._count_held()
+        elif message.xid in self._streamed:
+            self._streamed[message.xid].abort(message.subxid)
+
+    def _require(self, tag: str, in_order: bool) -> None:
+        if not in_order:
+            raise DecodeError(tag, 0, "a message that cannot come at this point of the stream")
+
+    # Batches
+
+    def _full(self) -> bool:
+        return self._block_rows >= self._batch_rows or self._block_bytes >= self._batch_bytes
+
+    def _next_batch(self, flush: bool) -> ChangeBatch:
+        """Return the next blocks as one batch, as many as fit."""
+        blocks = [self._pop_block()]
+        rows, size = blocks[0].n_rows, blocks[0].n_bytes
+        while self._blocks:
+            rows, size = rows + self._blocks[0].n_rows, size + self._blocks[0].n_bytes
+            if rows > self._batch_rows or size > self._batch_bytes:
+                break
+            blocks.append(self._pop_block())
+        drained = flush and not self._blocks
+        return self._batch(blocks, self._watermark if drained else blocks[-1].watermark_lsn)
+
+    def _pop_block(self) -> RowBlock:
+        block = self._blocks.popleft()
+        self._block_rows -= block.n_rows
+        self._block_bytes -= block.n_bytes
+        return block
+
+    def _batch(self, blocks: list[RowBlock], watermark_lsn: int) -> ChangeBatch:
+        self._taken_watermark = watermark_lsn
+        decoded = [decode_row_messages(self._decoder, block.load()) for block in blocks]
+        return ChangeBatch(
+            kind=BatchKind.CHANGES,
+            epoch=self._epoch,
+            watermark_lsn=watermark_lsn,
+            source_lsn=self.source_lsn,
+            system_id=self._system_id,
+            rows=_concatenate(decoded, self._decoder.schema),
+        )
+
+
+def _concatenate(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema)
+    return pa.Table.from_batches(batches, schema).combine_chunks().to_batches()[0]
+
+
+def _usable(layout: RelationLayout | ResyncNeeded | None) -> RelationLayout:
+    if layout is None:
+        raise DecodeError("row message", 0, "no Relation message came before the row")
+    if isinstance(layout, ResyncNeeded):
+        raise layout
+    return layout
+
+
+def _refuse_short(payload: bytes | memoryview, least: int) -> None:
+    if len(payload) < least:
+        raise DecodeError("row message", len(payload), "the message ends too early")
