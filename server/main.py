@@ -24,7 +24,8 @@ from .auth import UnsafeExposure, refuse_unsafe_exposure
 from .catalog import Catalog
 from .errors import StorageError
 from .logs import configure_logs
-from .settings import ServerSection, Settings
+from .sections import ServerSection
+from .settings import Settings
 
 log = structlog.get_logger("vecmirror.server")
 

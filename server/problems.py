@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gpu.errors import IndexFull
+from gpu.errors import BadInput, IndexFull
 from pgsync.lsn import format_lsn
 
 from . import auth, batcher, errors, searching, source
-from .filters import FilterError
+from .filters.errors import FilterError
 
 TYPE_PREFIX = "urn:vecmirror:problem:"
 
@@ -117,6 +117,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     ),
     searching.NotFinite: Kind(422, "not-finite", "The vector has components that are not numbers"),
     searching.UnknownRow: Kind(404, "unknown-row", "The index has no such row"),
+    BadInput: Kind(422, "invalid-search", "The search cannot be answered"),
     FilterError: Kind(
         422, "bad-filter", "The filter is not valid", members=("position", "sqlstate", "hint")
     ),

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pgsync.lsn import format_lsn
 from pgsync.table import TableSpec
 from server.problems import InvalidRequest
-from server.settings import IndexSection
+from server.sections import IndexSection
 from server.spec import BuildParams, IndexSpec
 
 from .bodies import JSON, media_type, parse_json, read_bytes

@@ -17,7 +17,7 @@ from server.keys import Key
 from server.mirror import MirrorLike
 from server.problems import InvalidRequest, SearchTimeout, kind_of
 from server.searching import SearchRequest, WrongDimension, check_queries
-from server.settings import ServerSection
+from server.sections import ServerSection
 
 from .answers import SearchJob
 from .bodies import FLOAT32, JSON, float32_rows, media_type, parse_json, parse_query, read_bytes
