@@ -77,14 +77,6 @@ class Keyring:
             raise KeyTooWeak("this call needs an admin key; the key that was sent may only read")
 
 
-def presented_key(authorization: str | None, x_api_key: str | None) -> str | None:
-    """Return the key out of the two headers a client may use; ``Authorization`` wins."""
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return x_api_key
-
-
 def refuse_unsafe_exposure(settings: Settings) -> None:
     """Raise UnsafeExposure where the settings would leave the server open to a network."""
     auth, server = settings.auth, settings.server
