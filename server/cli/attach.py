@@ -16,7 +16,6 @@ import typer
 from rich.markup import escape
 
 from pgsync.connections import connect
-from pgsync.doctor import examine
 from pgsync.inspection import Target, inspect_table, parse_target
 from pgsync.publication import (
     check_publication,
@@ -27,7 +26,6 @@ from pgsync.publication import (
 from pgsync.table import TableSpec
 from server.client import Client, ServerRefused
 
-from .findings import blocking, print_findings
 from .options import (
     DSN_HELP,
     JsonOption,
@@ -108,7 +106,6 @@ def attach(
         "metric": metric or settings.index.metric,
         "params": {key: value for key, value in params.items() if value is not None},
     }
-    _check_source(dsn, target, as_json=as_json)
     with open_client(settings) as client, connect(dsn) as connection:
         table = inspect_table(connection, *target, names, dim=dim)
         done = attach_column(client, connection, table, request, row_filter=row_filter)
@@ -125,7 +122,9 @@ def default_name(target: Target) -> str:
 
 def object_name(index: str) -> str:
     """Return the name of an index's publication and slot; slot names have no dots or dashes."""
-    return OBJECT_PREFIX + re.sub(r"[^a-z0-9_]", "_", index)[: NAME_LIMIT_BYTES - len(OBJECT_PREFIX)]
+    return (
+        OBJECT_PREFIX + re.sub(r"[^a-z0-9_]", "_", index)[: NAME_LIMIT_BYTES - len(OBJECT_PREFIX)]
+    )
 
 
 def attach_column(
@@ -180,20 +179,6 @@ def _check_same(index: dict[str, Any], table: TableSpec, request: dict[str, Any]
             f"index {index['name']} exists and mirrors {found.qualified_name}."
             f"{found.vector_column} ({spec['metric']}) in another form; choose another --name, "
             f"or remove it first: vecmirror detach {index['name']}"
-        )
-
-
-def _check_source(dsn: str, target: Target, *, as_json: bool) -> None:
-    """Raise CommandFailed when the source has findings that prevent mirroring, after showing them."""
-    findings = blocking(examine(dsn, target))
-    if findings:
-        if not as_json:
-            print_findings(console(stderr=True), findings)
-        raise CommandFailed(
-            "the source is not ready to be mirrored; run the SQL above, then attach again"
-            if not as_json
-            else "the source is not ready to be mirrored",
-            details={"findings": [asdict(finding) for finding in findings]},
         )
 
 

@@ -19,7 +19,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import psycopg
 from rich.console import Console
@@ -133,8 +132,8 @@ def _follow_copy(out: Console, stage: Stage) -> None:
 
     def copied() -> bool:
         index = stage.client.describe(INDEX)
-        update(int(index.get("rows_copied") or index.get("live_rows") or 0))
-        return index["phase"] == "live" and int(index["live_rows"]) >= rows
+        update(int((index["copy"] or {}).get("rows", 0)))
+        return index["phase"] == "live" and int(index["rows"]) >= rows
 
     with _bar(out, "copy the table into the mirror", rows) as update:
         wait_until(copied, "the copy", stage.children, COPY_TIMEOUT_S)
@@ -142,21 +141,16 @@ def _follow_copy(out: Console, stage: Stage) -> None:
 
 
 def _follow_training(out: Console, stage: Stage) -> None:
+    """Wait until every row is in a list of the trained index."""
+
     def trained() -> bool:
         index = stage.client.describe(INDEX)
-        update(_trained_share(index))
-        return bool(index["trained"]) and int(index["encoded_rows"]) >= int(index["live_rows"])
+        rows, tail_rows = int(index["rows"]), int(index["tail_rows"])
+        update(rows - tail_rows if index["trained"] else 0)
+        return bool(index["trained"]) and tail_rows == 0
 
-    with _bar(out, "train the IVF-PQ index", 100) as update:
+    with _bar(out, "train the IVF-PQ index, encode rows", len(table_entries())) as update:
         wait_until(trained, "training", stage.children, TRAINING_TIMEOUT_S)
-        update(100)
-
-
-def _trained_share(index: dict[str, Any]) -> int:
-    """Return how far training has come, in percent."""
-    training = index.get("training") or {}
-    total = int(training.get("total") or 0)
-    return 99 * int(training.get("done") or 0) // total if total else 0
 
 
 def _serve_until_interrupted(out: Console, stage: Stage) -> None:

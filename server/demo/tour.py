@@ -72,7 +72,7 @@ class Tour:
         self._changes()
         self._single_inserts()
         recall = self._recall()
-        rows = int(self._client.describe(INDEX)["live_rows"])
+        rows = int(self._client.describe(INDEX)["rows"])
         return Figures(rows, recall, statistics.median(self._waits_ms))
 
     def _more_like_this(self) -> None:
