@@ -1,0 +1,126 @@
+"""Constants are worked out once, before any row is looked at, as Postgres' planner does.
+
+So 1/0 is an error even where no row needs it, and what can no longer matter is dropped: operands of
+an AND with FALSE in it, branches of a CASE that cannot be reached, strict calls with NULL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .nodes import (
+    Call,
+    Case,
+    Column,
+    Const,
+    Distinct,
+    Junction,
+    MakeArray,
+    Node,
+    Not,
+    NullTest,
+    Quantified,
+    Rows,
+    Shared,
+    TruthTest,
+)
+from .values import Vector, scalar
+
+
+def fold(node: Node) -> Node:
+    """Return an equal tree without what is constant; raise FilterError where that fails."""
+    return _Folding().fold(node)
+
+
+def _no_column(name: str) -> Vector:
+    raise AssertionError(f"a constant does not depend on column {name}")
+
+
+class _Folding:
+    def __init__(self) -> None:
+        self._shared: dict[int, Node] = {}
+
+    def fold(self, node: Node) -> Node:
+        match node:
+            case Const() | Column():
+                return node
+            case Shared():
+                return self._fold_shared(node)
+            case Call():
+                return self._fold_call(node)
+            case Junction():
+                return self._fold_junction(node)
+            case Case():
+                return self._fold_case(node)
+            case Distinct():
+                arguments = self._all(node.equal.arguments)
+                equal = replace(node.equal, arguments=arguments)
+                return _evaluated(replace(node, equal=equal), arguments)
+            case Quantified():
+                left, array = self._all((node.left, node.array))
+                return _evaluated(replace(node, left=left, array=array), (left, array))
+            case MakeArray():
+                items = self._all(node.items)
+                return _evaluated(replace(node, items=items), items)
+            case Not() | NullTest() | TruthTest():
+                operand = self.fold(node.operand)
+                return _evaluated(replace(node, operand=operand), (operand,))
+        raise AssertionError(node)
+
+    def _all(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        return tuple(self.fold(node) for node in nodes)
+
+    def _fold_shared(self, node: Shared) -> Node:
+        if id(node) not in self._shared:
+            folded = self.fold(node.node)
+            simple = isinstance(folded, (Const, Column))
+            self._shared[id(node)] = folded if simple else Shared(folded)
+        return self._shared[id(node)]
+
+    def _fold_call(self, node: Call) -> Node:
+        arguments = self._all(node.arguments)
+        if any(isinstance(argument, Const) and argument.is_null for argument in arguments):
+            return Const.of(node.type, None)
+        return _evaluated(replace(node, arguments=arguments), arguments)
+
+    def _fold_junction(self, node: Junction) -> Node:
+        kept: list[Node] = []
+        for operand in node.operands:
+            folded = self.fold(operand)
+            if isinstance(folded, Const) and not folded.is_null:
+                if _is_true(folded) != node.every:
+                    return folded
+                continue
+            kept.append(folded)
+        if not kept:
+            return Const.of("bool", node.every)
+        return _evaluated(replace(node, operands=tuple(kept)), tuple(kept))
+
+    def _fold_case(self, node: Case) -> Node:
+        branches: list[tuple[Node, Node]] = []
+        for condition, result in node.branches:
+            folded = self.fold(condition)
+            if isinstance(folded, Const):
+                if not _is_true(folded):
+                    continue
+                return self._case(node, branches, self.fold(result))
+            branches.append((folded, self.fold(result)))
+        return self._case(node, branches, self.fold(node.otherwise))
+
+    @staticmethod
+    def _case(node: Case, branches: list[tuple[Node, Node]], otherwise: Node) -> Node:
+        if not branches:
+            return otherwise
+        return Case(node.type, tuple(branches), otherwise)
+
+
+def _is_true(node: Const) -> bool:
+    """Whether a boolean constant is TRUE."""
+    return scalar(node.vector) is True
+
+
+def _evaluated(node: Node, parts: tuple[Node, ...]) -> Node:
+    """Return the node's value if all its parts are constants, else the node."""
+    if not all(isinstance(part, Const) for part in parts):
+        return node
+    return Const(node.type, node.evaluate(Rows(_no_column, 1)))

@@ -1,0 +1,96 @@
+"""Text kernels. Each distinct word is looked at once; rows are gathered by code.
+
+Letters are those of ASCII, as under COLLATE "C": upper('ä') is 'ä'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .guard import Guard
+from .like import DanglingEscape, compile_like, dangling_error, escape_pattern, lower
+from .values import Mask, Values, text, truth
+
+_ASCII_UPPER = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
+
+
+def lower_text(guard: Guard, a: Values) -> Values:
+    """Return lower(a)."""
+    return text(a.data, [lower(word) for word in a.vocabulary])
+
+
+def upper_text(guard: Guard, a: Values) -> Values:
+    """Return upper(a)."""
+    return text(a.data, [word.translate(_ASCII_UPPER) for word in a.vocabulary])
+
+
+def length_of(guard: Guard, a: Values) -> Values:
+    """Return length(a) in characters."""
+    return Values("int4", np.fromiter(map(len, a.vocabulary), np.int32)[a.data])
+
+
+def escaped(guard: Guard, pattern: Values, escape: Values) -> Values:
+    """Return patterns whose escape character is the backslash."""
+    data, pairs = _pairs(guard, pattern, escape)
+    words = [escape_pattern(word, mark, guard.position) for word, mark in pairs]
+    return text(data, words)
+
+
+def like(operator: str) -> Callable[[Guard, Values, Values], Values]:
+    """Return the kernel of ``~~`` (LIKE), ``~~*`` (ILIKE), and of these with ``!`` (NOT)."""
+    negated, fold = operator.startswith("!"), operator.endswith("*")
+
+    def kernel(guard: Guard, a: Values, patterns: Values) -> Values:
+        found = _like(guard, a, patterns, fold=fold)
+        return truth(found != negated)
+
+    return kernel
+
+
+def _like(guard: Guard, a: Values, patterns: Values, *, fold: bool) -> Mask:
+    if patterns.rows != 1:
+        data, pairs = _pairs(guard, a, patterns)
+        compiled = lru_cache(maxsize=None)(lambda pattern: compile_like(pattern, fold=fold))
+        outcomes = [_test(compiled(pattern), word) for word, pattern in pairs]
+    else:
+        data = a.data
+        matches = compile_like(patterns.vocabulary[patterns.data[0]], fold=fold)
+        outcomes = [_test(matches, word) for word in a.vocabulary]
+    table = np.array(outcomes, np.int8)[data]
+    if (table < 0).any() and np.any((table < 0) & guard.counting(len(table))):
+        raise dangling_error(guard.position)
+    return np.asarray(table > 0)
+
+
+def _test(matches: Callable[[str], bool], word: str) -> int:
+    """Return 1 or 0; -1 where the pattern turns out to end in an escape."""
+    try:
+        return int(matches(word))
+    except DanglingEscape:
+        return -1
+
+
+def _pairs(guard: Guard, a: Values, b: Values) -> tuple[NDArray[Any], Sequence[tuple[str, str]]]:
+    """Return each row's pair of words as a number, and the distinct pairs by number.
+
+    All rows that do not count have one and the same pair.
+    """
+    size = len(b.vocabulary)
+    joint = a.data.astype(np.int64) * size + b.data
+    counting = guard.counting(len(joint))
+    if counting.any():
+        joint[~counting] = joint[counting.argmax()]
+    unique, inverse = np.unique(joint, return_inverse=True)
+    words_a, words_b = a.vocabulary, b.vocabulary
+    return inverse, [(words_a[j // size], words_b[j % size]) for j in unique.tolist()]
+
+
+def concatenate(guard: Guard, a: Values, b: Values) -> Values:
+    """Return a || b."""
+    data, pairs = _pairs(guard, a, b)
+    return text(data, [left + right for left, right in pairs])
