@@ -41,6 +41,13 @@ DTYPES: dict[str, str] = {
 }
 
 
+#: Below this many texts, one dictionary look-up each is faster than Arrow's encoding.
+_FEW = 64
+
+#: An Arrow array of any type; the stubs have no base class with what all of them can do.
+ArrowArray = Any
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnView:
     """One filter column over n rows, usually the row ids [0, n) of a state. Treat it as read-only.
@@ -72,15 +79,16 @@ class ColumnView:
         values, present = self.values[elements], self.element_valid[elements]
         return ColumnView(self.type, valid, values, self.dictionary, offsets, present)
 
-    def to_arrow(self) -> pa.Array:
+    def to_arrow(self) -> ArrowArray:
         """Return the column with the Arrow type that the change contract gives it."""
         if self.offsets is None or self.element_valid is None:
             return _elements_to_arrow(self.type, self.values, self.valid, self.dictionary)
         inner = _elements_to_arrow(
             self.type.removesuffix("[]"), self.values, self.element_valid, self.dictionary
         )
-        offsets = pa.array(self.offsets.astype(np.int32))
-        return pa.ListArray.from_arrays(offsets, inner, mask=pa.array(~self.valid))
+        offsets: ArrowArray = pa.array(self.offsets.astype(np.int32))
+        missing: ArrowArray = pa.array(~self.valid)
+        return pa.ListArray.from_arrays(offsets, inner, mask=missing)
 
 
 def concat(views: Sequence[ColumnView]) -> ColumnView:
@@ -97,6 +105,37 @@ def concat(views: Sequence[ColumnView]) -> ColumnView:
     )
 
 
+def same_rows(left: ColumnView, right: ColumnView) -> NDArray[np.bool_]:
+    """Return which rows (bool[n]) of two columns are equal; they share type and dictionary.
+
+    Floats are compared by their bytes: a NaN equals itself and -0.0 is not 0.0.
+    """
+    same = left.valid == right.valid
+    equal = _bits(left.values) == _bits(right.values) if left.offsets is None else None
+    if equal is not None:
+        return np.asarray(same & (equal | ~left.valid))
+    assert left.offsets is not None
+    assert right.offsets is not None
+    same &= np.diff(left.offsets) == np.diff(right.offsets)
+    rows = np.flatnonzero(same)
+    same[rows] = _same_lists(left.take(rows), right.take(rows))
+    return np.asarray(same)
+
+
+def _same_lists(left: ColumnView, right: ColumnView) -> NDArray[np.bool_]:
+    """Compare arrays of equal lengths; elements without a value hold zeros on both sides."""
+    assert left.offsets is not None
+    differs = (left.element_valid != right.element_valid) | (
+        _bits(left.values) != _bits(right.values)
+    )
+    before = np.concatenate([[0], np.cumsum(differs)])
+    return np.asarray(before[left.offsets[1:]] == before[left.offsets[:-1]])
+
+
+def _bits(values: NDArray[Any]) -> NDArray[Any]:
+    return values.view(f"<u{values.itemsize}") if values.dtype.kind == "f" else values
+
+
 class Dictionary:
     """Strings of a text column by code. Codes are given in order of first appearance."""
 
@@ -104,8 +143,10 @@ class Dictionary:
         self.strings: list[str] = list(strings)
         self._codes = {string: code for code, string in enumerate(self.strings)}
 
-    def encode(self, texts: pa.Array) -> NDArray[np.int32]:
+    def encode(self, texts: ArrowArray) -> NDArray[np.int32]:
         """Return the codes i32[n] of ``texts``; unknown strings get the next codes, NULL gets 0."""
+        if len(texts) < _FEW:
+            return np.array([self._code(text or "") for text in texts.to_pylist()], np.int32)
         encoded = texts.dictionary_encode()
         table = np.fromiter(
             (self._code(string) for string in encoded.dictionary.to_pylist()), np.int32
@@ -114,7 +155,7 @@ class Dictionary:
             return np.zeros(len(texts), np.int32)
         codes = table[encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
         codes[encoded.indices.is_null().to_numpy(zero_copy_only=False)] = 0
-        return codes
+        return np.asarray(codes)
 
     def _code(self, string: str) -> int:
         code = self._codes.get(string)
@@ -135,7 +176,7 @@ class ColumnCodec:
         self.is_array = spec.type.endswith("[]")
         self.dictionary = Dictionary(strings) if self.element_type == "text" else None
 
-    def decode(self, array: pa.Array) -> ColumnView:
+    def decode(self, array: ArrowArray) -> ColumnView:
         """Return ``array`` (of ``ARROW_TYPES[self.type]``, n values) as a column of n rows."""
         strings = self.dictionary.strings if self.dictionary else None
         valid = _valid(array)
@@ -147,7 +188,7 @@ class ColumnCodec:
         values = self._elements(inner, present)
         return ColumnView(self.type, valid, values, strings, _offsets(lengths), present)
 
-    def _elements(self, array: pa.Array, valid: NDArray[np.bool_]) -> NDArray[Any]:
+    def _elements(self, array: ArrowArray, valid: NDArray[np.bool_]) -> NDArray[Any]:
         if self.dictionary is not None:
             return self.dictionary.encode(array)
         if self.element_type == "uuid":
@@ -211,7 +252,7 @@ def find_column(columns: Mapping[str, ColumnView], name: str) -> ColumnView:
         raise UnknownColumn(name) from None
 
 
-def _valid(array: pa.Array) -> NDArray[np.bool_]:
+def _valid(array: ArrowArray) -> NDArray[np.bool_]:
     if array.null_count == 0:
         return np.ones(len(array), np.bool_)
     return np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
@@ -234,14 +275,14 @@ def _take_lists(
     return taken, elements
 
 
-def _uuid_bytes(array: pa.Array, valid: NDArray[np.bool_]) -> NDArray[Any]:
+def _uuid_bytes(array: ArrowArray, valid: NDArray[np.bool_]) -> NDArray[Any]:
     if len(array) == 0:
         return np.zeros(0, "V16")
     raw = np.frombuffer(array.buffers()[1], "V16")[array.offset : array.offset + len(array)]
     if array.null_count:
         raw = raw.copy()
         raw[~valid] = b"\0"
-    return raw
+    return np.asarray(raw)
 
 
 def _elements_to_arrow(
@@ -249,14 +290,14 @@ def _elements_to_arrow(
     values: NDArray[Any],
     valid: NDArray[np.bool_],
     dictionary: Sequence[str] | None,
-) -> pa.Array:
+) -> ArrowArray:
     mask = ~valid
     if dictionary is not None:
         used, codes = np.unique(values, return_inverse=True)
         strings = pa.array([dictionary[code] for code in used.tolist()], pa.utf8())
-        return strings.take(pa.array(codes, mask=mask))
+        return strings.take(pa.array(codes, pa.int64(), mask=mask))
     if element_type == "uuid":
-        bitmap = pa.array(valid).buffers()[1]
+        bitmap = pa.array(valid, pa.bool_()).buffers()[1]
         raw = pa.py_buffer(np.ascontiguousarray(values).tobytes())
         return pa.Array.from_buffers(pa.binary(16), len(values), [bitmap, raw])
     return pa.array(values, ARROW_TYPES[element_type], mask=mask)

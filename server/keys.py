@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pgsync.changes import ARROW_TYPES
 from pgsync.table import ColumnSpec
 
+from .columns import ArrowArray
 from .growing import GrowingArray
 
 KeyPart = int | str | uuid.UUID
@@ -38,7 +39,7 @@ def raw_keys(rows: pa.RecordBatch, prefix: str, specs: Sequence[ColumnSpec]) -> 
     return [None if None in key else key for key in zip(*parts, strict=True)]
 
 
-def _raw_parts(column: pa.Array) -> list[Any]:
+def _raw_parts(column: ArrowArray) -> list[Any]:
     if column.null_count == 0 and pa.types.is_integer(column.type):
         return list(column.to_numpy().tolist())  # several times faster than to_pylist
     return list(column.to_pylist())
@@ -50,9 +51,14 @@ class KeyRows:
     def __init__(self, specs: Sequence[ColumnSpec]) -> None:
         self.specs = tuple(specs)
         self._parts = [_store(spec) for spec in specs]
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
 
     def extend(self, keys: Sequence[RawKey]) -> None:
         """Append raw keys."""
+        self._length += len(keys)
         if len(self._parts) == 1:
             self._parts[0].extend(keys)
             return
@@ -78,7 +84,7 @@ class KeyView:
         """Return the keys of ``row_ids`` (i64[r]) in the form the maps hold."""
         return _zip([_raw_part(values, row_ids) for values in self.parts])
 
-    def to_arrow(self, row_ids: NDArray[np.int64]) -> list[pa.Array]:
+    def to_arrow(self, row_ids: NDArray[np.int64]) -> list[ArrowArray]:
         """Return the key columns of ``row_ids`` (i64[r]) with their types of the contract."""
         raw = [_raw_part(values, row_ids) for values in self.parts]
         return [

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from gpu.params import IndexParams
 from pgsync.changes import ARROW_TYPES
 from pgsync.table import KEY_TYPES, TableSpec
 
@@ -64,9 +65,8 @@ class IndexSpec:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if self.metric not in ("l2", "cosine", "ip"):
-            raise ValueError("metric is one of l2, cosine, ip")
         _check_table(self.table)
+        self.index_params()
 
     @property
     def raw_dtype(self) -> RawType:
@@ -74,6 +74,11 @@ class IndexSpec:
         if self.params.raw_dtype is not None:
             return self.params.raw_dtype
         return "float16" if self.table.vector_type == "halfvec" else "float32"
+
+    def index_params(self) -> IndexParams:
+        """Return what the engine is told; raise ValueError for a parameter out of range."""
+        params = {**asdict(self.params), "raw_dtype": self.raw_dtype}
+        return IndexParams(dim=self.table.dim, metric=self.metric, **params)
 
     @property
     def column_types(self) -> dict[str, str]:
