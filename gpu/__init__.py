@@ -1,13 +1,18 @@
 """The index engine: arrays in, arrays out. It knows no HTTP, no Postgres and no keys."""
 
+from .backend import Backend
 from .errors import BackendError, BadInput, EngineError, FileCorrupt, IndexFull, TrainingStopped
 from .hits import SearchResult
 from .index import Index
-from .numpy_backend import NumpyBackend
+from .numpy_backend import NumpyBackend, open_backend
 from .params import IndexParams, Metric
+from .recall import measure_recall
 from .state import IndexState
+from .trained import Trained
+from .training import train
 
 __all__ = [
+    "Backend",
     "BackendError",
     "BadInput",
     "EngineError",
@@ -19,5 +24,9 @@ __all__ = [
     "Metric",
     "NumpyBackend",
     "SearchResult",
+    "Trained",
     "TrainingStopped",
+    "measure_recall",
+    "open_backend",
+    "train",
 ]

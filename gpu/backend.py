@@ -1,22 +1,83 @@
 """What a compute backend must do. NumPy's is the definition; the others answer the same.
 
-Rows and bitmaps are host arrays that every backend reads. Inverted lists belong to the backend:
-their layout in memory is its own business, what goes to disk is ``ListContents``.
+Raw rows and bitmaps are host arrays that every backend reads. Inverted lists belong to the backend:
+how they lie in memory is its own business, what goes to disk is ``ListContents``. Backends may
+break near-ties differently when they encode; over the same codes answers are equal up to ties.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .arrays import F32, I64, U8
+from .arrays import F32, I32, I64, U8
 from .hits import SearchResult
 from .rows import Rows
 
+if TYPE_CHECKING:
+    from .codec import Codec
+    from .encoding import ListContents
+
+
+class Lists(Protocol):
+    """One version of a codec's inverted lists; it never changes, later ones may share memory."""
+
+    @property
+    def codec(self) -> Codec:
+        """What the rows were encoded with."""
+        ...
+
+    @property
+    def lengths(self) -> I64:
+        """Rows of each list, dead ones included, i64[L]."""
+        ...
+
+    def append(self, batch: ListContents) -> Lists:
+        """Return a version with the rows of ``batch`` added. One writer, on the newest version."""
+        ...
+
+    def contents(self) -> ListContents:
+        """Return all rows, sorted by list, then by row id."""
+        ...
+
 
 class Backend(Protocol):
-    """Operations on arrays. All are safe to call from several threads."""
+    """Operations on arrays. All but ``Lists.append`` are safe to call from several threads."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What ``open_backend`` calls it."""
+        ...
+
+    def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
+        """Return the nearest centroid of f32[n, d] among f32[L, d], and half its squared distance.
+
+        i32[n] and f32[n]; the smaller number wins a tie.
+        """
+        ...
+
+    def encode(self, residuals: F32, codebooks: F32) -> U8:
+        """Return the nearest codewords of f32[n, m * s] in f32[m, K, s] as u8[n, m]."""
+        ...
+
+    def open_lists(self, codec: Codec) -> Lists:
+        """Return empty lists for ``codec``."""
+        ...
+
+    def choose_lists(self, codec: Codec, queries: F32, nprobe: int) -> tuple[I32, F32]:
+        """Return the best lists of placed queries f32[q, D], nearest first, and their constants B.
+
+        i32[q, p] and f32[q, p], p = min(nprobe, L).
+        """
+        ...
+
+    def scan(
+        self, lists: Lists, queries: F32, probes: I32, constants: F32, allowed: U8, limit: int
+    ) -> tuple[I64, F32]:
+        """Return the ``limit`` best rows of the probed lists that ``allowed`` has set, best first.
+
+        Row ids i64[q, limit], -1 where there are fewer, and their scores f32[q, limit].
+        """
+        ...
 
     def exact(
         self, rows: Rows, queries: F32, k: int, where: range | I64, allowed: U8 | None

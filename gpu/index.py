@@ -22,7 +22,9 @@ from .files import opened
 from .numpy_backend import NumpyBackend
 from .params import IndexParams
 from .rows import Rows
+from .snapshots import read_trained
 from .state import IndexState, checked_row_ids
+from .trained import Trained
 
 
 class Index:
@@ -87,6 +89,30 @@ class Index:
         )
         return self._state
 
+    def encode_pending(self, limit_rows: int) -> int:
+        """Move up to ``limit_rows`` published rows of the tail into lists; return how many.
+
+        0 means that nothing is left to do, or that there is no codec yet.
+        """
+        state, trained = self._state, self._state.trained_part
+        if trained is None:
+            return 0
+        stop = min(state.n_rows, trained.encoded_rows + max(0, limit_rows))
+        moved = stop - trained.encoded_rows
+        if moved > 0:
+            trained = trained.encoded(state.backend, state.rows, state.alive_bits, stop)
+            self._state = replace(state, trained_part=trained)
+        return moved
+
+    def adopt(self, trained: Trained) -> None:
+        """Search with ``trained``, made by ``train`` from a state of this index, from now on.
+
+        Rows that came after that state are tail until ``encode_pending`` has moved them.
+        """
+        if trained.encoded_rows > self._state.n_rows:
+            raise BadInput("this was not trained on a state of this index")
+        self._state = replace(self._state, trained_part=trained)
+
     @classmethod
     def load(cls, path: Path, backend: Backend | None = None) -> Index:
         """Read an index file; raise FileCorrupt if a single byte is not as written."""
@@ -97,4 +123,6 @@ class Index:
             alive = unpack(reader.array("alive"), 0, reader.header["n_rows"])
             index.kill(np.flatnonzero(~alive))
             index.publish()
+            if "centroids" in reader:
+                index.adopt(read_trained(reader, index.state.backend))
         return index

@@ -2,16 +2,69 @@
 
 from __future__ import annotations
 
-from .arrays import F32, I64, U8
+import numpy as np
+
+from .arrays import F32, I32, I64, U8
+from .backend import Lists
+from .codec import Codec, half_squares
+from .errors import BackendError
 from .exact import distances_to, search_exact
 from .hits import SearchResult
+from .lists import SegmentedLists
 from .rows import Rows
+from .scan import choose_lists, scan
+
+#: Scores of one block: 16 MiB.
+BLOCK_SCORES = 1 << 22
 
 
 class NumpyBackend:
-    """See ``Backend``; each operation lies in the module of its job."""
+    """See ``Backend``; larger operations lie in the module of their job."""
 
     name = "numpy"
+
+    def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
+        """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
+        halves = half_squares(centroids)
+        numbers = np.empty(len(points), np.int32)
+        values = np.empty(len(points), np.float32)
+        step = max(1, BLOCK_SCORES // len(centroids))
+        for first in range(0, len(points), step):
+            part = slice(first, first + step)
+            scores = points[part] @ centroids.T
+            np.subtract(halves, scores, out=scores)
+            numbers[part] = scores.argmin(axis=1)
+            values[part] = np.take_along_axis(scores, numbers[part, None], axis=1)[:, 0]
+        return numbers, np.maximum(values + half_squares(points), 0)
+
+    def encode(self, residuals: F32, codebooks: F32) -> U8:
+        """Return the nearest codewords of f32[n, m * s] in f32[m, K, s] as u8[n, m]."""
+        m, size, width = codebooks.shape
+        halves = half_squares(codebooks.reshape(m * size, width)).reshape(m, 1, size)
+        codes = np.empty((len(residuals), m), np.uint8)
+        step = max(1, BLOCK_SCORES // (m * size))
+        for first in range(0, len(residuals), step):
+            part = residuals[first : first + step].reshape(-1, m, width).transpose(1, 0, 2)
+            scores = np.matmul(part, codebooks.transpose(0, 2, 1))
+            np.subtract(halves, scores, out=scores)
+            codes[first : first + step] = scores.argmin(axis=2).T
+        return codes
+
+    def open_lists(self, codec: Codec) -> Lists:
+        """Return empty lists for ``codec``."""
+        return SegmentedLists(codec)
+
+    def choose_lists(self, codec: Codec, queries: F32, nprobe: int) -> tuple[I32, F32]:
+        """Return the best lists of placed queries, nearest first, and their constants B."""
+        return choose_lists(codec, queries, nprobe)
+
+    def scan(
+        self, lists: Lists, queries: F32, probes: I32, constants: F32, allowed: U8, limit: int
+    ) -> tuple[I64, F32]:
+        """Return the ``limit`` best rows of the probed lists that ``allowed`` has set."""
+        if not isinstance(lists, SegmentedLists):
+            raise BackendError("these lists belong to another backend")
+        return scan(lists, queries, probes, constants, allowed, limit)
 
     def exact(
         self, rows: Rows, queries: F32, k: int, where: range | I64, allowed: U8 | None
@@ -22,3 +75,10 @@ class NumpyBackend:
     def distances(self, rows: Rows, queries: F32, row_ids: I64) -> F32:
         """Return exact distances f32[q, r] to ``row_ids`` i64[q, r]; +inf for id -1."""
         return distances_to(rows, queries, row_ids)
+
+
+def open_backend(name: str = "auto") -> NumpyBackend:
+    """Return the backend called ``name``; ``auto`` takes the best one here. Raise BackendError."""
+    if name not in {"auto", "numpy"}:
+        raise BackendError(f"there is no backend called {name!r}; use auto or numpy")
+    return NumpyBackend()

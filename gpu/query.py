@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +10,19 @@ import numpy as np
 from .arrays import F32, I64, U8, Bool
 from .bitmap import test, unpack
 from .errors import BadInput
-from .hits import SearchResult
+from .hits import SearchResult, merge, nearest_pairs, no_hits
+from .trained import Trained
 
 if TYPE_CHECKING:
     from .state import IndexState
+
+#: Queries answered together: bounds the memory of their candidates.
+BLOCK_QUERIES = 256
+#: A filter with at most this many matches is searched exactly, whatever the lists would cost.
+FEW_MATCHES = 4096
+#: So is one whose matches are at most this share of the rows that a scan would score: an exact
+#: distance costs several times a score, and there is nothing to miss.
+EXACT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +38,10 @@ class Query:
     exact: bool = False
     recall_target: float | None = None
 
+    def part(self, which: slice) -> Query:
+        """Return the same search for some of the vectors."""
+        return replace(self, vectors=self.vectors[which])
+
     def __post_init__(self) -> None:
         """Raise BadInput for a number out of range."""
         _at_least_one("k", self.k)
@@ -40,11 +53,106 @@ class Query:
 
 def search(state: IndexState, query: Query) -> SearchResult:
     """Answer ``query`` from ``state``."""
-    where: range | I64 = range(state.n_rows)
-    if query.masked:
-        where = np.flatnonzero(unpack(query.allowed, 0, state.n_rows))
-    hits = state.backend.exact(state.rows, query.vectors, query.k, where, query.allowed)
-    return _with_undefined(state, query, hits)
+    if len(query.vectors) == 0:
+        return no_hits(0, query.k)
+    plan = _Approach.of(state, query)
+    parts = [
+        plan.search(query.part(slice(first, first + BLOCK_QUERIES)))
+        for first in range(0, len(query.vectors), BLOCK_QUERIES)
+    ]
+    ids = np.concatenate([part.ids for part in parts])
+    distances = np.concatenate([part.distances for part in parts])
+    return _with_undefined(state, query, SearchResult(ids, distances))
+
+
+@dataclass(frozen=True, slots=True)
+class _Approach:
+    """Where a query looks: rows searched exactly, and for the rest lists (or None) at a depth.
+
+    ``tail`` are rows searched exactly: a range under the bitmap, or the ids of a filter's matches.
+    """
+
+    state: IndexState
+    tail: range | I64
+    trained: Trained | None
+    nprobe: int = 0
+    rerank: int = 0
+
+    @classmethod
+    def of(cls, state: IndexState, query: Query) -> _Approach:
+        trained, n_rows = state.trained_part, state.n_rows
+        if query.exact or query.recall_target == 1 or trained is None:
+            return cls(state, _matches(query, 0, n_rows), None)
+        matches = _count(query, n_rows) if query.masked else state.live_rows
+        share = matches / max(1, state.live_rows)
+        nprobe, rerank = trained.plan.choose(query.k, query.recall_target, share)
+        nprobe = query.nprobe or nprobe
+        scanned = state.live_rows * min(1.0, nprobe / trained.codec.nlist)
+        if query.masked and matches <= max(FEW_MATCHES, EXACT_SHARE * scanned):
+            return cls(state, _matches(query, 0, n_rows), None)
+        tail = _matches(query, trained.encoded_rows, n_rows)
+        return cls(state, tail, trained, nprobe, max(query.k, query.rerank or rerank))
+
+    def search(self, query: Query) -> SearchResult:
+        """Return the nearest of both kinds of rows."""
+        state = self.state
+        hits = state.backend.exact(state.rows, query.vectors, query.k, self.tail, query.allowed)
+        if self.trained is None:
+            return hits
+        if len(self.trained.aside):
+            aside = self.trained.aside
+            more = state.backend.exact(state.rows, query.vectors, query.k, aside, query.allowed)
+            hits = merge(hits, more, query.k)
+        return merge(hits, self._from_lists(self.trained, query), query.k)
+
+    def _from_lists(self, trained: Trained, query: Query) -> SearchResult:
+        """Scan and re-rank; queries with fewer than k candidates probe twice as many lists."""
+        backend, codec, rows = self.state.backend, trained.codec, self.state.rows
+        result = no_hits(len(query.vectors), query.k)
+        placed = codec.place_queries(query.vectors)
+        near = codec.in_range(placed)
+        self._exactly(query, np.flatnonzero(~near), result)
+        open_, nprobe = np.flatnonzero(near), self.nprobe
+        while len(open_):
+            probes, constants = backend.choose_lists(codec, placed[open_], nprobe)
+            ids, _ = backend.scan(
+                trained.lists, placed[open_], probes, constants, query.allowed, self.rerank
+            )
+            done = (ids[:, query.k - 1] >= 0) | (nprobe >= codec.nlist)
+            finished, ids = open_[done], ids[done]
+            distances = backend.distances(rows, query.vectors[finished], ids)
+            of, column = np.nonzero(ids >= 0)
+            best = nearest_pairs(len(ids), query.k, of, ids[of, column], distances[of, column])
+            result.ids[finished], result.distances[finished] = best.ids, best.distances
+            open_, nprobe = open_[~done], 2 * nprobe
+        return result
+
+    def _exactly(self, query: Query, which: I64, result: SearchResult) -> None:
+        """Answer queries too far out for float32 scores from the encoded rows themselves."""
+        if len(which) == 0 or self.trained is None:
+            return
+        where = range(self.trained.encoded_rows)
+        in_lists = _without(query.allowed, self.trained.aside)
+        rows, vectors = self.state.rows, query.vectors[which]
+        best = self.state.backend.exact(rows, vectors, query.k, where, in_lists)
+        result.ids[which], result.distances[which] = best.ids, best.distances
+
+
+def _matches(query: Query, start: int, stop: int) -> range | I64:
+    """Rows of [start, stop) to search: all under the bitmap, or those that a filter leaves."""
+    if not query.masked:
+        return range(start, stop)
+    return start + np.flatnonzero(unpack(query.allowed, start, stop))
+
+
+def _count(query: Query, n_rows: int) -> int:
+    return int(np.count_nonzero(unpack(query.allowed, 0, n_rows)))
+
+
+def _without(allowed: U8, row_ids: I64) -> U8:
+    bits = allowed.copy()
+    np.bitwise_and.at(bits, row_ids >> 3, ~(np.uint8(1) << (row_ids & 7).astype(np.uint8)))
+    return bits
 
 
 def _with_undefined(state: IndexState, query: Query, hits: SearchResult) -> SearchResult:

@@ -26,6 +26,10 @@ from .params import IndexParams
 from .query import Query, search
 from .rows import Rows
 from .snapshots import write_state
+from .trained import Trained
+
+#: Lists are made for a number of rows; with this many times more, new ones pay.
+RETRAIN_GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,31 +46,34 @@ class IndexState:
     n_rows: int
     live_rows: int
     alive_bits: U8
+    trained_part: Trained | None = None
 
     @property
     def encoded_rows(self) -> int:
         """Rows below this number are in inverted lists; the rest is searched exactly."""
-        return 0
+        return self.trained_part.encoded_rows if self.trained_part else 0
 
     @property
     def trained(self) -> bool:
         """Whether there is a codec."""
-        return False
+        return self.trained_part is not None
 
     @property
     def training_due(self) -> bool:
         """Whether training (again) pays: enough rows for the first time, or four times as many."""
-        return self.live_rows >= self.params.train_from_rows
+        before = self.trained_part.live_rows if self.trained_part else 0
+        return self.live_rows >= max(self.params.train_from_rows, RETRAIN_GROWTH * before)
 
     def stats(self) -> dict[str, object]:
         """Return figures for people and monitoring; sizes are in bytes."""
-        return {
+        return (self.trained_part.stats() if self.trained_part else {}) | {
             "backend": self.backend.name,
             "n_rows": self.n_rows,
             "live_rows": self.live_rows,
             "encoded_rows": self.encoded_rows,
             "tail_rows": self.n_rows - self.encoded_rows,
             "trained": self.trained,
+            "training_due": self.training_due,
             "raw_bytes": self.n_rows * self.rows.row_bytes,
         }
 

@@ -1,0 +1,167 @@
+"""Measuring a plan: held-out rows as queries, exact search as the truth.
+
+A row with the same distance as the k-th neighbour counts as found, so that duplicates do not look
+like misses. The query's own row never counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .arrays import F32, I64, AnyArray, Bool
+from .plan import Plan, Step
+
+if TYPE_CHECKING:
+    from .state import IndexState
+    from .trained import Trained
+
+TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+NEIGHBOURS = (10, 100)
+#: Neighbours fetched for the truth, so that rows tied with the k-th are known too.
+TRUTH_ROWS = 2 * max(NEIGHBOURS)
+#: The largest number of candidates looked at per neighbour asked for.
+DEEPEST_RERANK = 20
+#: Of the recall that may be lost, this share may be lost by not probing a list.
+COVERAGE_SHARE = 0.7
+#: Held-out rows are a sample: aim a little above the target.
+MARGIN = 0.1
+#: Vectors beyond this size get fewer queries, whose exact search is what takes the time.
+WIDE_DIM = 2048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Truth:
+    """Of q queries: rows i64[q, t], which are true, and their lists' places in probing order."""
+
+    k: int
+    ids: I64
+    is_true: Bool
+    list_rank: I64
+
+    def coverage(self, nprobe: int) -> float:
+        """Share of the k neighbours that lie in the first ``nprobe`` lists."""
+        covered = self.is_true & (self.list_rank < nprobe)
+        return float(np.minimum(covered.sum(axis=1), self.k).mean() / self.k)
+
+    def curve(self, candidates: I64) -> AnyArray:
+        """Recall f64[r] if the first 1, 2, ... r of ``candidates`` i64[q, r] were re-ranked."""
+        found = np.stack(
+            [
+                np.isin(row, ids[true])
+                for row, ids, true in zip(candidates, self.ids, self.is_true, strict=True)
+            ]
+        )
+        aside = (self.is_true & (self.list_rank < 0)).sum(axis=1, keepdims=True)
+        counts = np.minimum(np.cumsum(found, axis=1) + aside, self.k)
+        shares: AnyArray = counts.mean(axis=0) / self.k
+        return shares
+
+
+def calibrate(
+    state: IndexState,
+    trained: Trained,
+    held_out: I64,
+    queries: F32,
+    on_step: Callable[[int, int], None],
+) -> Plan:
+    """Measure a plan for the rows of ``trained``; an empty plan where there are too few rows."""
+    nlist = trained.codec.nlist
+    if state.params.dim > WIDE_DIM:
+        held_out, queries = held_out[::4], queries[::4]
+    if nlist == 1:
+        return Plan(nlist)
+    measure = _Measure(state, trained, held_out, queries)
+    ks = [k for k in NEIGHBOURS if state.live_rows > 4 * k and measure.knows(k)]
+    steps: list[Step] = []
+    goals = [(k, target) for k in ks for target in TARGETS]
+    for done, (k, target) in enumerate(goals):
+        on_step(done, len(goals))
+        steps.append(measure.step(k, target))
+    return Plan(nlist, tuple(steps))
+
+
+class _Measure:
+    """Search results of the held-out rows, each list scan done once."""
+
+    def __init__(self, state: IndexState, trained: Trained, held_out: I64, queries: F32) -> None:
+        self._state, self._trained = state, trained
+        self._held_out = held_out
+        self._placed = trained.codec.place_queries(queries)
+        nlist = trained.codec.nlist
+        backend = state.backend
+        self._probes, self._constants = backend.choose_lists(trained.codec, self._placed, nlist)
+        self._hits = backend.exact(
+            state.rows, queries, TRUTH_ROWS + 1, range(state.n_rows), state.alive_bits
+        )
+        self._list_rank = self._ranks()
+        self._candidates: dict[int, I64] = {}
+
+    def knows(self, k: int) -> bool:
+        """Whether every query has ``k`` neighbours besides itself."""
+        return bool((self._hits.ids[:, k] >= 0).all())
+
+    def step(self, k: int, target: float) -> Step:
+        """Return the cheapest setting found that reaches ``target`` for ``k`` neighbours."""
+        truth = self._truth(k)
+        goal = target + MARGIN * (1 - target)
+        nlist = self._trained.codec.nlist
+        nprobe = self._first_nprobe(truth, 1 - COVERAGE_SHARE * (1 - goal))
+        while True:
+            curve = truth.curve(self._candidates_at(nprobe, DEEPEST_RERANK * k))
+            reached = np.flatnonzero(curve >= goal)
+            if len(reached):
+                return Step(k, target, nprobe, max(k, int(reached[0]) + 1))
+            if nprobe >= nlist:
+                return Step(k, target, nlist, DEEPEST_RERANK * k)
+            nprobe = min(nlist, math.ceil(1.25 * nprobe))
+
+    def _first_nprobe(self, truth: _Truth, coverage: float) -> int:
+        low, high = 1, self._trained.codec.nlist
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if truth.coverage(middle) >= coverage else (middle + 1, high)
+        return low
+
+    def _truth(self, k: int) -> _Truth:
+        own = self._hits.ids == self._held_out[:, None]
+        distances = np.where(own | (self._hits.ids < 0), np.nan, self._hits.distances)
+        kth = np.sort(distances, axis=1)[:, k - 1]
+        return _Truth(k, self._hits.ids, distances <= kth[:, None], self._list_rank)
+
+    def _ranks(self) -> I64:
+        """Place of each true row's list in its query's probing order; rows in no list: found."""
+        contents = self._trained.lists.contents()
+        list_of = np.full(self._state.n_rows, -1, np.int32)
+        list_of[contents.row_ids] = contents.list_ids
+        rank = np.empty(self._probes.shape, np.int64)
+        places = np.broadcast_to(np.arange(self._probes.shape[1]), self._probes.shape)
+        np.put_along_axis(rank, self._probes.astype(np.int64), places, axis=1)
+        lists = list_of[self._hits.ids]
+        found = np.take_along_axis(rank, np.maximum(lists, 0).astype(np.int64), axis=1)
+        return np.where(lists < 0, -1, found)
+
+    def _candidates_at(self, nprobe: int, limit: int) -> I64:
+        """Return the best-scored rows of the first ``nprobe`` lists, the query's own left out."""
+        if nprobe not in self._candidates:
+            deepest = DEEPEST_RERANK * max(NEIGHBOURS)
+            ids, _ = self._state.backend.scan(
+                self._trained.lists,
+                self._placed,
+                self._probes[:, :nprobe],
+                self._constants[:, :nprobe],
+                self._state.alive_bits,
+                min(deepest, self._state.n_rows) + 1,
+            )
+            self._candidates = {nprobe: _without(ids, self._held_out)}
+        return self._candidates[nprobe][:, :limit]
+
+
+def _without(ids: I64, own: I64) -> I64:
+    """Move each query's own row to the end and cut one column off."""
+    order = np.argsort(ids == own[:, None], axis=1, kind="stable")
+    return np.take_along_axis(ids, order, axis=1)[:, :-1]

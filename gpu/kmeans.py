@@ -1,0 +1,112 @@
+"""k-means: D^2 seeding in growing batches, Lloyd's iterations in BLAS blocks, empty-list repair.
+
+Seeding follows k-means++ (Arthur and Vassilvitskii, 2007): a next centre is a point drawn with
+probability proportional to its squared distance from the centres so far. Drawing several at a time
+against the same distances (as k-means|| does, Bahmani et al. 2012) turns k passes of matrix-vector
+products into a few matrix products. Same points and seed give the same centres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from .arrays import F32, F64, I32, I64
+
+#: Each seeding round adds a quarter of the centres there are: small enough that a draw knows nearly
+#: all centres before it, and some 25 rounds make 1,000.
+GROWTH_DIVISOR = 4
+#: Up to here summing by group is fastest as a product with a matrix of zeros and ones.
+FEW_GROUPS = 64
+#: Components that one block of work may copy.
+BLOCK_COMPONENTS = 1 << 22
+
+
+class Nearest(Protocol):
+    """Nearest centroid of points f32[n, d]: its number i32[n] and half the squared distance."""
+
+    def __call__(self, points: F32, centroids: F32) -> tuple[I32, F32]:
+        """See ``Backend.nearest``."""
+        ...
+
+
+def kmeans(
+    points: F32,
+    k: int,
+    *,
+    rng: np.random.Generator,
+    nearest: Nearest,
+    iterations: int = 10,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> F32:
+    """Return k centroids f32[k, d] of ``points`` f32[n, d], n >= 1.
+
+    With fewer than k distinct points some centroids repeat. ``on_step(done, total)`` is called
+    between iterations and may raise to stop.
+    """
+    on_step(0, iterations + 1)
+    centroids = _seed(points, k, rng, nearest)
+    for step in range(iterations):
+        on_step(step + 1, iterations + 1)
+        assigned, error = nearest(points, centroids)
+        centroids, counts = _means(points, assigned, centroids)
+        _repair(points, centroids, counts, error, rng)
+    return centroids
+
+
+def _seed(points: F32, k: int, rng: np.random.Generator, nearest: Nearest) -> F32:
+    chosen = [int(rng.integers(len(points)))]
+    _, error = nearest(points, points[chosen])
+    while len(chosen) < k and error.max() > 0:
+        batch = min(k - len(chosen), max(1, len(chosen) // GROWTH_DIVISOR))
+        drawn = draw_by_weight(error, batch, rng)
+        chosen += drawn.tolist()
+        _, closer = nearest(points, points[drawn])
+        error = np.minimum(error, closer)
+    repeated = np.resize(np.array(chosen), k)
+    return points[repeated]
+
+
+def draw_by_weight(weights: F32, count: int, rng: np.random.Generator) -> I64:
+    """Draw up to ``count`` distinct places with probability proportional to ``weights`` f32[n].
+
+    Places of weight 0 are never drawn (Efraimidis and Spirakis 2006: smallest exponential / w).
+    """
+    with np.errstate(divide="ignore"):
+        keys: F64 = rng.standard_exponential(len(weights)) / weights
+    count = min(count, int(np.count_nonzero(weights > 0)))
+    if count == 0:
+        return np.empty(0, np.int64)
+    return np.sort(np.argpartition(keys, count - 1)[:count])
+
+
+def _means(points: F32, assigned: I32, old: F32) -> tuple[F32, I64]:
+    """Return the mean of each centroid's points (the old one where there are none), and counts."""
+    sums = np.zeros(old.shape, np.float64)
+    step = max(1, BLOCK_COMPONENTS // points.shape[1])
+    for first in range(0, len(points), step):
+        add_grouped(sums, points[first : first + step], assigned[first : first + step])
+    counts = np.bincount(assigned, minlength=len(old))
+    means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    return np.where(counts[:, None] > 0, means, old), counts
+
+
+def add_grouped(sums: F64, values: F32, group_of: I32) -> None:
+    """Add rows of ``values`` [n, d] to ``sums`` [groups, d] by their group."""
+    if len(sums) <= FEW_GROUPS:
+        members = (group_of == np.arange(len(sums))[:, None]).astype(np.float32)
+        sums += members @ values
+        return
+    order = np.argsort(group_of, kind="stable")
+    ordered = group_of[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    sums[ordered[starts]] += np.add.reduceat(values[order], starts, axis=0)
+
+
+def _repair(points: F32, centroids: F32, counts: I64, error: F32, rng: np.random.Generator) -> None:
+    """Put empty centroids on points that are badly served, drawn like the seeds."""
+    empty = np.flatnonzero(counts == 0)
+    drawn = draw_by_weight(error, len(empty), rng)
+    centroids[empty[: len(drawn)]] = points[drawn]

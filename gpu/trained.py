@@ -1,0 +1,86 @@
+"""Trained: what training hands to the writer, and what a state searches with from then on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .arrays import F32, I64
+from .backend import Backend, Lists
+from .bitmap import unpack
+from .codec import Codec
+from .encoding import encode_rows
+from .plan import Plan
+from .pq import code_bytes
+
+if TYPE_CHECKING:
+    from .arrays import U8
+    from .rows import Rows
+
+#: Components encoded between two looks at whoever waits.
+BLOCK_COMPONENTS = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trained:
+    """A codec with rows [0, encoded_rows) in its lists; ``aside`` i64[a] are searched exactly.
+
+    ``live_rows`` is the number of live rows at training time. Never changes; ``encoded`` returns
+    another one.
+    """
+
+    codec: Codec
+    lists: Lists
+    plan: Plan
+    aside: I64
+    encoded_rows: int
+    live_rows: int
+
+    @classmethod
+    def empty(cls, codec: Codec, backend: Backend, live_rows: int) -> Trained:
+        """Return a codec with nothing encoded yet."""
+        return cls(
+            codec=codec,
+            lists=backend.open_lists(codec),
+            plan=Plan(codec.nlist),
+            aside=np.empty(0, np.int64),
+            encoded_rows=0,
+            live_rows=live_rows,
+        )
+
+    def encoded(self, backend: Backend, rows: Rows, alive: U8, stop: int) -> Trained:
+        """Return this with rows [encoded_rows, stop) in the lists; dead ones are left out for good.
+
+        ``alive`` is the packed bitmap of a published state.
+        """
+        lists, aside = self.lists, [self.aside]
+        step = max(1, BLOCK_COMPONENTS // rows.dim)
+        for block in rows.blocks(self.encoded_rows, stop, step):
+            places = np.flatnonzero(unpack(alive, block.start, block.start + len(block.norms)))
+            vectors: F32 = block.vectors[places].astype(np.float32)
+            batch, left = encode_rows(self.codec, backend, vectors, block.start + places)
+            lists = lists.append(batch)
+            aside.append(left)
+        return replace(self, lists=lists, aside=np.concatenate(aside), encoded_rows=stop)
+
+    def stats(self) -> dict[str, object]:
+        """Return figures for people and monitoring; sizes are in bytes."""
+        codec, lengths = self.codec, self.lists.lengths
+        rows = int(lengths.sum())
+        row_bytes = code_bytes(codec.m, codec.bits) + 4 + 8
+        return {
+            "nlist": codec.nlist,
+            "m": codec.m,
+            "code_bits": codec.bits,
+            "rotation": codec.rotation is not None,
+            "gain": codec.use_gain,
+            "tables": codec.lut,
+            "rows_in_lists": rows,
+            "longest_list": int(lengths.max()),
+            "rows_aside": len(self.aside),
+            "list_bytes": rows * row_bytes,
+            "trained_on_live_rows": self.live_rows,
+            "plan": [asdict(step) for step in self.plan.steps],
+        }
