@@ -2,7 +2,8 @@
 
 Invariants:
 
-- ``lag_s`` never understates: every commit older than that is in the index.
+- ``lag_s`` is 0 while the index has everything the source was known to have, else the time since it
+  last had: every commit older than that is in.
 - Nothing is known before the first batch after a start; then the figures are None.
 """
 
@@ -67,6 +68,12 @@ class FeedWatch:
             source_lsn=heard.source_lsn,
             durable_lsn=heard.durable_lsn,
             lag_bytes=max(0, heard.source_lsn - applied_lsn),
-            lag_s=None if heard.complete_at_s is None else now - heard.complete_at_s,
+            lag_s=_lag_s(heard, applied_lsn, now),
             silence_s=now - heard.at_s,
         )
+
+
+def _lag_s(heard: _Heard, applied_lsn: int, now: float) -> float | None:
+    if applied_lsn >= heard.source_lsn:
+        return 0.0
+    return None if heard.complete_at_s is None else now - heard.complete_at_s

@@ -17,7 +17,7 @@ from gpu.errors import BadInput, IndexFull
 from pgsync.lsn import format_lsn
 
 from . import auth, batcher, errors, searching, source
-from .filters.errors import FilterError
+from .filters import FilterError
 
 TYPE_PREFIX = "urn:vecmirror:problem:"
 

@@ -159,9 +159,7 @@ def _row_like(state: MirrorState, key: Key) -> int:
     return row_id
 
 
-def _mask(
-    mirror: MirrorLike, state: MirrorState, request: SearchRequest
-) -> NDArray[np.bool_] | None:
+def _mask(mirror: MirrorLike, state: MirrorState, request: SearchRequest) -> NDArray[np.bool_] | None:
     if request.filter is None:
         return None
     expression = parse(request.filter, request.params, mirror.spec.column_types)

@@ -26,7 +26,7 @@ from server.problems import (
 )
 from server.settings import Settings
 
-from . import changes, docs_page, health, indexes, openapi, search
+from . import changes, docs_page, health, indexes, openapi, pins, search
 from .context import Context
 from .envelope import Envelope, problem_response
 
@@ -55,7 +55,7 @@ def create_app(settings: Settings, catalog: CatalogLike) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.context = context
-    for module in (search, indexes, changes, health, docs_page):
+    for module in (search, indexes, changes, pins, health, docs_page):
         app.include_router(module.router)
     _register(app)
     openapi.install(app)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from fastapi import Request
 
@@ -19,6 +21,8 @@ from server.source import SourceClock
 from server.state import MirrorState
 
 from .answers import SearchJob, run_searches
+
+Result = TypeVar("Result")
 
 
 class Context:
@@ -94,6 +98,11 @@ class Context:
         }
         fresh = self.feeds.of(name, state.applied_lsn)
         return IndexFigures(name, state.phase, rows, state.applied_lsn, fresh)
+
+
+async def in_writer_thread(server: Context, call: Callable[[], Result]) -> Result:
+    """Run ``call``, which may block on disk or locks, in a thread that applies changes."""
+    return await asyncio.get_running_loop().run_in_executor(server.writers, call)
 
 
 def context_of(request: Request) -> Context:

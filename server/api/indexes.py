@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -15,14 +13,12 @@ from server.sections import IndexSection
 from server.spec import BuildParams, IndexSpec
 
 from .bodies import JSON, media_type, parse_json, read_bytes
-from .context import Context
+from .context import in_writer_thread
 from .guards import Server, may_admin, may_read
 from .openapi import body_schema, problems
 from .schemas import CreateBody, IndexBody, IndexList, SnapshotBody, TrainBody
 
 router = APIRouter(tags=["indexes"])
-
-Result = TypeVar("Result")
 
 
 @router.get(
@@ -50,7 +46,7 @@ async def create_index(request: Request, response: Response, server: Server) -> 
     media_type(request, (JSON,))
     body = await read_bytes(request, server.settings.server.max_body_bytes, "server.max_body_bytes")
     spec = index_spec(await parse_json(body, CreateBody), server.settings.index)
-    mirror = await _in_thread(server, lambda: server.catalog.create(spec))
+    mirror = await in_writer_thread(server, lambda: server.catalog.create(spec))
     response.headers["Location"] = f"/v1/indexes/{spec.name}"
     return mirror.describe()
 
@@ -76,7 +72,7 @@ async def describe_index(name: str, server: Server) -> dict[str, Any]:
 )
 async def drop_index(name: str, server: Server) -> Response:
     """Forget the index and its files. The rows stay in Postgres, and so does the slot."""
-    await _in_thread(server, lambda: server.catalog.drop(name))
+    await in_writer_thread(server, lambda: server.catalog.drop(name))
     server.feeds.forget(name)
     return Response(status_code=204)
 
@@ -91,7 +87,7 @@ async def drop_index(name: str, server: Server) -> Response:
 async def train_index(name: str, server: Server) -> TrainBody:
     """Start training in the background; searches go on, and switch over when it is done."""
     mirror = server.catalog.get(name)
-    return TrainBody(started=await _in_thread(server, mirror.start_training))
+    return TrainBody(started=await in_writer_thread(server, mirror.start_training))
 
 
 @router.post(
@@ -103,7 +99,7 @@ async def train_index(name: str, server: Server) -> TrainBody:
 async def snapshot_index(name: str, server: Server) -> SnapshotBody:
     """Write the index to disk now, so that a restart needs no journal before it."""
     mirror = server.catalog.get(name)
-    return SnapshotBody(lsn=format_lsn(await _in_thread(server, mirror.snapshot)))
+    return SnapshotBody(lsn=format_lsn(await in_writer_thread(server, mirror.snapshot)))
 
 
 def index_spec(body: CreateBody, defaults: IndexSection) -> IndexSpec:
@@ -128,7 +124,3 @@ def index_spec(body: CreateBody, defaults: IndexSection) -> IndexSpec:
         )
     except (TypeError, KeyError, ValueError) as error:
         raise InvalidRequest([{"location": "table", "message": str(error)}]) from error
-
-
-async def _in_thread(server: Context, call: Callable[[], Result]) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(server.writers, call)

@@ -10,14 +10,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from .envelope import PROBLEM_JSON
-from .schemas import CreateBody, PinBody, ProblemBody, SearchAnswerBody, SearchBody
+from .schemas import CreateBody, FixBody, ProblemBody, SearchAnswerBody, SearchBody
 
 _REF = "#/components/schemas/{model}"
 
 _MODELS: list[tuple[type[BaseModel], Literal["validation"]]] = [
     (SearchBody, "validation"),
     (CreateBody, "validation"),
-    (PinBody, "validation"),
+    (FixBody, "validation"),
     (SearchAnswerBody, "validation"),
     (ProblemBody, "validation"),
 ]

@@ -108,7 +108,7 @@ class ChangesQuery(_Request):
     sync: bool = Field(default=False, description="Make even a batch without rows durable.")
 
 
-class PinBody(_Request):
+class FixBody(_Request):
     """Where to fix a pin."""
 
     lsn: Lsn
@@ -134,7 +134,7 @@ class SearchAnswerBody(_Answer):
     results: list[list[Hit]] | None = None
     applied_lsn: Lsn = Field(description="Every commit before this position is in the answer.")
     lag_ms: float | None = Field(
-        description="Time since the index last had everything the source had; null before that."
+        description="0, or the time since the index had all the source had; null: not heard yet."
     )
     took_ms: float = Field(description="Time in the server.")
 
@@ -185,7 +185,7 @@ class IndexBody(_Answer):
     """An index as it is now."""
 
     name: str
-    phase: Literal["new", "copying", "live", "resync"]
+    phase: Literal["new", "copying", "live", "resync", "failed"]
 
 
 class IndexList(BaseModel):
@@ -212,6 +212,13 @@ class SnapshotBody(BaseModel):
     """The position inside the snapshot: a restart needs nothing before it."""
 
     lsn: Lsn
+
+
+class PinAnswer(BaseModel):
+    """A pin, and the position of what it shows."""
+
+    id: str
+    applied_lsn: Lsn
 
 
 class Health(BaseModel):
