@@ -25,6 +25,7 @@ from .row_lookup import find_row
 from .state import MirrorState
 
 Vectors = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
 class BadSearch(Exception):
@@ -159,7 +160,7 @@ def _row_like(state: MirrorState, key: Key) -> int:
     return row_id
 
 
-def _mask(mirror: MirrorLike, state: MirrorState, request: SearchRequest) -> NDArray[np.bool_] | None:
+def _mask(mirror: MirrorLike, state: MirrorState, request: SearchRequest) -> Mask | None:
     if request.filter is None:
         return None
     expression = parse(request.filter, request.params, mirror.spec.column_types)
@@ -171,7 +172,7 @@ def _run(
     queries: Vectors,
     request: SearchRequest,
     k: int,
-    mask: NDArray[np.bool_] | None,
+    mask: Mask | None,
 ) -> SearchResult:
     return state.index.search(
         queries,
@@ -180,4 +181,5 @@ def _run(
         nprobe=request.nprobe,
         rerank=request.rerank,
         exact=request.exact,
+        recall_target=request.recall_target,
     )

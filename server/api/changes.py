@@ -9,7 +9,8 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, Request
 
 from pgsync.lsn import format_lsn
-from server.mirror import Ack, MirrorLike
+from server.acks import Ack
+from server.mirror import MirrorLike
 from server.problems import kind_of
 
 from .bodies import ARROW_STREAM, media_type, parse_query, read_bytes

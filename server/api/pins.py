@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Request, Response
@@ -101,24 +103,22 @@ def arrow_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
     yield sink.take()
 
 
-class _Pieces:
+class _Pieces(io.RawIOBase):
     """A file that keeps what is written until it is taken."""
-
-    closed = False
 
     def __init__(self) -> None:
         self._written: list[bytes] = []
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Keep ``data``."""
         self._written.append(bytes(data))
         return len(data)
 
     def take(self) -> bytes:
+        """Return what was written since the last time."""
         taken, self._written = b"".join(self._written), []
         return taken
-
-    def flush(self) -> None:
-        """Nothing to do: what is written waits to be taken."""
-
-    def close(self) -> None:
-        """Nothing to close."""

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,30 @@ class Api:
         return self.client.post(f"/v1/indexes/{name}/search", json=body)
 
 
-def _serve(app: ASGIApp) -> tuple[str, Callable[[], None]]:
-    """Serve an application on a free port, in a thread; return its URL and how to stop it."""
+@contextmanager
+def _serving(app: ASGIApp) -> Iterator[str]:
+    """Serve an application on a free port, in a thread; yield its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
-
-    def stop() -> None:
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
         server.should_exit = True
         thread.join()
         listener.close()
 
-    return f"http://127.0.0.1:{listener.getsockname()[1]}", stop
+
+@contextmanager
+def running_api(data_dir: Path, **sections: Any) -> Iterator[Api]:
+    """Run an application over ``data_dir``; ``sections`` are those of the settings."""
+    settings = Settings.model_validate(sections)
+    with closing(Catalog(data_dir)) as catalog, _serving(create_app(settings, catalog)) as url:
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+            while catalog.loading:
+                time.sleep(0.001)
+            yield Api(client)
 
 
 OpenApi = Callable[..., Api]
@@ -75,29 +87,22 @@ OpenApi = Callable[..., Api]
 @pytest.fixture
 def open_api(tmp_path: Path) -> Iterator[OpenApi]:
     """Return a function that starts an application; its arguments are sections of the settings."""
-    closing: list[Callable[[], object]] = []
-
-    def start(folder: str = "data", **sections: Any) -> Api:
-        catalog = Catalog(tmp_path / folder)
-        closing.append(catalog.close)
-        settings = Settings.model_validate(sections)
-        url, stop = _serve(create_app(settings, catalog))
-        closing.append(stop)
-        client = httpx.Client(base_url=url, timeout=30, trust_env=False)
-        closing.append(client.close)
-        while catalog.loading:
-            time.sleep(0.001)
-        return Api(client)
-
-    yield start
-    for close in reversed(closing):
-        close()
+    with ExitStack() as stack:
+        yield lambda **sections: stack.enter_context(running_api(tmp_path, **sections))
 
 
 @pytest.fixture
 def api(open_api: OpenApi) -> Api:
     """Return an application with the settings' defaults and no index."""
     return open_api()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Return an application with the index ``items`` of 20 rows, for tests that change nothing."""
+    with running_api(tmp_path_factory.mktemp("filled")) as api:
+        api.fill(20)
+        yield api
 
 
 @pytest.fixture
