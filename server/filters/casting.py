@@ -36,7 +36,7 @@ def _item_rows(guard: Guard, vector: Arrays) -> NDArray[np.bool_]:
     return guard.counting(vector.rows)[vector.owners()]
 
 
-def _cast(guard: Guard, values: Values, target: str) -> Values:
+def _cast(guard: Guard, values: Values, target: str) -> Values:  # noqa: PLR0911 - one per kind
     if values.type == target:
         return values
     if target == "text":

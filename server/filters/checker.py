@@ -489,12 +489,9 @@ def columns_of(node: Node) -> frozenset[str]:
     return frozenset(names)
 
 
-def _by_key(params: Parameters) -> dict[int | str, object]:
-    if params is None:
-        return {}
-    if isinstance(params, Mapping):
-        return {key: value for key, value in params.items()}
-    return {number: value for number, value in enumerate(params, 1)}
+def _by_key(params: Parameters) -> Mapping[int | str, object]:
+    pairs = params.items() if isinstance(params, Mapping) else enumerate(params or (), 1)
+    return dict[int | str, object](pairs)
 
 
 def _parameter_name(key: int | str) -> str:

@@ -40,7 +40,7 @@ class _Folding:
     def __init__(self) -> None:
         self._shared: dict[int, Node] = {}
 
-    def fold(self, node: Node) -> Node:
+    def fold(self, node: Node) -> Node:  # noqa: PLR0911 - one per kind
         match node:
             case Const() | Column():
                 return node

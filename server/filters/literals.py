@@ -104,7 +104,9 @@ _NATURAL: tuple[tuple[type, str], ...] = (
 )
 
 
-def _convert(type_name: str, value: object, position: int) -> Value | None:
+def _convert(  # noqa: PLR0911 - one per Python type
+    type_name: str, value: object, position: int
+) -> Value | None:
     """Return a value that is not a string; None if its Python type does not fit."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value) if type_name == "bool" else None

@@ -31,7 +31,8 @@ _UNIX_EPOCH_DAY = -10_957
 _DATE = r"(?P<year>\d{4,7})-(?P<month>\d{1,2})-(?P<day>\d{1,2})"
 _COMPACT = r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})"
 _TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?P<fraction>\.\d*)?)?"
-_ZONE = r"(?P<zone>[zZ]|UTC|utc|GMT|(?P<sign>[+-])(?P<zh>\d{1,2})(?::?(?P<zm>\d{2}))?(?::?(?P<zs>\d{2}))?)"
+_OFFSET = r"(?P<sign>[+-])(?P<zh>\d{1,2})(?::?(?P<zm>\d{2}))?(?::?(?P<zs>\d{2}))?"
+_ZONE = rf"(?P<zone>[zZ]|UTC|utc|GMT|{_OFFSET})"
 _REST = rf"(?:(?:\s*[tT]|\s+){_TIME}\s*{_ZONE}?)?(?P<bc>\s+[bB][cC])?"
 _FORMS = tuple(re.compile(form + _REST, re.ASCII) for form in (_DATE, _COMPACT))
 

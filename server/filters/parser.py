@@ -343,7 +343,7 @@ class _Parser:
         if token.kind is not Kind.QUOTED or token.text not in ("C", "POSIX"):
             raise unsupported("this collation", token.position, 'text is ordered as COLLATE "C"')
 
-    def _primary(self, token: Token) -> Syntax:
+    def _primary(self, token: Token) -> Syntax:  # noqa: PLR0911 - one per kind
         if token.kind is Kind.NUMBER:
             return syntax.Number(self._next().text.replace("_", ""), token.position)
         if token.kind is Kind.STRING:

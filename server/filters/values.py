@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,8 +182,7 @@ def _item(values: Values, index: int) -> Value | None:
     value = values.data[index]
     if values.type == "uuid":
         return bytes(value).ljust(16, b"\0")
-    plain: Value = value.item() if isinstance(value, np.generic) else value
-    return plain
+    return cast(Value, value.item() if isinstance(value, np.generic) else value)
 
 
 def _data(type_name: str, values: Sequence[Value]) -> NDArray[Any]:
