@@ -13,6 +13,7 @@ from pgsync.connections import connect
 from pgsync.errors import SourceError, SourceUnavailable
 from pgsync.publication import drop_publication
 from pgsync.slots import drop_slot
+from server.client import Client
 
 from .options import (
     DsnOption,
@@ -43,20 +44,27 @@ def detach(
     settings = settings_with(server)
     source = None if keep_source else source_dsn(settings, dsn)
     with open_client(settings) as client:
-        spec = client.describe(name)["spec"]
         if source is None:
             client.drop(name)
             removed = []
         else:
             # Connecting first: a wrong DSN must not leave a slot behind that nobody reads.
             with connect(source) as connection:
-                client.drop(name)
-                removed = _clean_source(connection, spec)
+                removed = detach_index(client, connection, name)
     if as_json:
         print_json({"index": name, "removed": [f"index {name}", *removed]})
         return
     for thing in (f"index {name}", *removed):
         console().print(f"[green]✓[/] removed {escape(thing)}")
+
+
+def detach_index(
+    client: Client, connection: psycopg.Connection[tuple[Any, ...]], name: str
+) -> list[str]:
+    """Drop an index, its slot and its publication; return what was there in Postgres."""
+    spec = client.describe(name)["spec"]
+    client.drop(name)
+    return _clean_source(connection, spec)
 
 
 def _clean_source(
