@@ -17,10 +17,13 @@ import threading
 import time
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
+
 from .changes import BatchKind, ChangeBatch, Op, change_schema
 from .planning import FeedState, PostPlan, ShapeWatch, next_post
 from .sink import Sink
 from .stream import ChangeAssembler
+from .table import TableSpec
 from .walsender import ReplicationStream
 from .watch import SourceWatch
 
@@ -166,7 +169,7 @@ class StreamSession:
             watermark_lsn=self._sent_watermark_lsn,
             source_lsn=self._assembler.source_lsn,
             system_id=self._stream.identity.system_id,
-            rows=change_schema(self._assembler.table).empty_table().to_batches()[0],
+            rows=empty_rows(self._assembler.table),
         )
 
     def _deliver(self, batch: ChangeBatch, sync: bool) -> None:
@@ -201,3 +204,8 @@ class StreamSession:
         if not self._shapes.suspicious:
             self._stream.confirm(durable_lsn)
         self._looked_s = now
+
+
+def empty_rows(table: TableSpec) -> pa.RecordBatch:
+    """Return the rows of a batch that has none."""
+    return pa.RecordBatch.from_pylist([], schema=change_schema(table))

@@ -16,13 +16,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psycopg
 from psycopg.rows import TupleRow
 
-from .changes import BatchKind, ChangeBatch, change_schema
+from .changes import BatchKind, ChangeBatch
 from .connections import connect, source_identity, translated
 from .copy import CopyRequest, TableCopy
 from .errors import ResyncNeeded, SinkUnavailable, SourceError, SourceUnavailable, SyncError
@@ -30,7 +31,7 @@ from .inspection import inspect_table
 from .lsn import format_lsn
 from .planning import ShapeWatch, Standing, StartPlan, plan_start, retry_delay_s
 from .publication import check_publication
-from .session import BATCH_BYTES, BATCH_ROWS, Position, StreamSession
+from .session import BATCH_BYTES, BATCH_ROWS, Position, StreamSession, empty_rows
 from .sink import IndexDescription, Receipt, Sink
 from .slots import create_slot, drop_slot, slot_state
 from .stream import ChangeAssembler
@@ -117,9 +118,14 @@ class IndexWorker:
         delay_s = retry_delay_s(error, failures)
         if self._stop.is_set():
             return 0.0
-        expected = isinstance(error, SyncError)
-        reason = str(error) if expected else f"unexpected {type(error).__name__}"
-        self._emit("retrying", reason=reason, delay_s=delay_s, kind=type(error).__name__)
+        kind = type(error).__name__
+        if isinstance(error, SyncError):
+            self._emit("retrying", reason=str(error), delay_s=delay_s, kind=kind)
+        else:
+            # Where it happened is enough to find a defect; its message may quote row values.
+            trace = "".join(traceback.format_tb(error.__traceback__)[-3:])
+            reason = f"unexpected {kind}, a defect of Vecmirror"
+            self._emit("retrying", reason=reason, delay_s=delay_s, kind=kind, trace=trace)
         if isinstance(error, ResyncNeeded):
             self._drop_slot("it cannot continue the index")
         return delay_s
@@ -320,7 +326,7 @@ def _marker(kind: BatchKind, request: CopyRequest, rows_total: int) -> ChangeBat
         watermark_lsn=request.consistent_point,
         source_lsn=request.consistent_point,
         system_id=request.system_id,
-        rows=change_schema(request.table).empty_table().to_batches()[0],
+        rows=empty_rows(request.table),
         rows_total=rows_total,
     )
 
