@@ -40,7 +40,12 @@ def configure_logs(level: str, form: Literal["json", "console"]) -> None:
 
 def _last(form: Literal["json", "console"]) -> list[structlog.typing.Processor]:
     if form == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,  # others print local variables
+            )
+        ]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("message"),

@@ -74,11 +74,14 @@ def _serving(app: ASGIApp) -> Iterator[str]:
 def running_api(data_dir: Path, **sections: Any) -> Iterator[Api]:
     """Run an application over ``data_dir``; ``sections`` are those of the settings."""
     settings = Settings.model_validate(sections)
-    with closing(Catalog(data_dir)) as catalog, _serving(create_app(settings, catalog)) as url:
-        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
-            while catalog.loading:
-                time.sleep(0.001)
-            yield Api(client)
+    with (
+        closing(Catalog(data_dir)) as catalog,
+        _serving(create_app(settings, catalog)) as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        while catalog.loading:
+            time.sleep(0.001)
+        yield Api(client)
 
 
 OpenApi = Callable[..., Api]
