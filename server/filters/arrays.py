@@ -1,21 +1,21 @@
-"""Array kernels: && @> <@ = <> and ARRAY[...], on offsets and flattened items.
+"""Array kernels: && @> <@, comparisons and ARRAY[...], on offsets and flattened items.
 
-A NULL item overlaps nothing and is contained in nothing; two arrays are equal when they have
-equal items, NULLs included (utils/adt/arrayfuncs.c).
+A NULL item overlaps nothing and is contained in nothing, but two NULL items compare as equal
+(utils/adt/arrayfuncs.c).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .compare import comparable, compare, is_member
+from .compare import COMPARISONS, comparable, compare, is_member
 from .guard import Guard
 from .sqltypes import array_of
-from .values import Arrays, Mask, Values, is_null, take, text, truth
+from .values import Arrays, Mask, Values, is_null, text, truth
 
 
 def overlaps(guard: Guard, a: Arrays, b: Arrays) -> Values:
@@ -49,14 +49,13 @@ def contained(guard: Guard, a: Arrays, b: Arrays) -> Values:
     return contains(guard, b, a)
 
 
-def equal(guard: Guard, a: Arrays, b: Arrays) -> Values:
-    """Return a = b."""
-    return truth(_equal(a, b))
+def comparison(symbol: str) -> Callable[[Guard, Arrays, Arrays], Values]:
+    """Return the kernel of = <> < <= > >=: item by item, then by length; NULL is greatest."""
 
+    def kernel(guard: Guard, a: Arrays, b: Arrays) -> Values:
+        return truth(np.asarray(COMPARISONS[symbol](_order(a, b), 0)))
 
-def unequal(guard: Guard, a: Arrays, b: Arrays) -> Values:
-    """Return a <> b."""
-    return truth(~_equal(a, b))
+    return kernel
 
 
 def cardinality(guard: Guard, a: Arrays) -> Values:
@@ -129,33 +128,31 @@ def _pairs(a: Arrays, b: Arrays) -> tuple[_Pairs, _Pairs]:
     return sides[0], sides[1]
 
 
-def _equal(a: Arrays, b: Arrays) -> Mask:
-    lengths_a, lengths_b = a.lengths(), b.lengths()
-    same: Mask = np.asarray(lengths_a == lengths_b)
-    rows = np.flatnonzero(same)
-    counts = np.broadcast_to(lengths_a, same.shape)[rows]
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    left = _items_at(a, same.shape, rows, counts, within)
-    right = _items_at(b, same.shape, rows, counts, within)
-    null_a, null_b = is_null(left), is_null(right)
-    match = (null_a & null_b) | (compare("=", left, right) & ~null_a & ~null_b)
-    same[np.repeat(rows, counts)[~np.broadcast_to(match, within.shape)]] = False
-    return same
+def _order(a: Arrays, b: Arrays) -> NDArray[np.int8]:
+    """Return -1, 0 or 1 per row: whether a is less than, equal to or greater than b."""
+    lengths_a, lengths_b = np.broadcast_arrays(a.lengths(), b.lengths())
+    order: NDArray[np.int8] = np.sign(lengths_a - lengths_b).astype(np.int8)
+    counts = np.minimum(lengths_a, lengths_b)
+    owners = np.repeat(np.arange(len(counts)), counts)
+    within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    items = _item_order(_items_at(a, owners, within), _items_at(b, owners, within))
+    different = np.flatnonzero(items)
+    rows, first = np.unique(owners[different], return_index=True)
+    order[rows] = items[different[first]]
+    return order
 
 
-def _items_at(
-    a: Arrays,
-    shape: tuple[int, ...],
-    rows: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    within: NDArray[np.int64],
-) -> Values:
-    """Return the items of ``rows``, each row's ``counts`` of them one after the other."""
-    starts = np.broadcast_to(a.offsets[:-1], shape)[rows]
-    places = np.repeat(starts, counts) + within
-    return take(a.items, places) if a.items.rows != 1 else _repeat(a.items, len(places))
+def _item_order(a: Values, b: Values) -> NDArray[np.int8]:
+    null_a, null_b = is_null(a), is_null(b)
+    known = ~null_a & ~null_b
+    greater = (compare(">", a, b) & known) | (null_a & ~null_b)
+    less = (compare("<", a, b) & known) | (~null_a & null_b)
+    return np.subtract(greater, less, dtype=np.int8)
 
 
-def _repeat(values: Values, count: int) -> Values:
-    null = None if values.null is None else np.repeat(values.null, count)
-    return Values(values.type, np.repeat(values.data, count), null, values.words)
+def _items_at(a: Arrays, owners: NDArray[np.int64], within: NDArray[np.int64]) -> Values:
+    """Return the items at place ``within`` of the arrays of rows ``owners``."""
+    starts = a.offsets[owners] if a.rows != 1 else a.offsets[0]
+    places = starts + within
+    null = None if a.items.null is None else a.items.null[places]
+    return Values(a.items.type, a.items.data[places], null, a.items.words)

@@ -147,8 +147,10 @@ def _to_text(values: Values) -> Values:
     write = _WRITERS[values.type]
     if values.type == "numeric":
         return text(np.arange(values.rows), [write(value) for value in values.data])
-    unique, codes = np.unique(values.data, return_inverse=True)
-    return text(codes, [write(value) for value in unique.tolist()])
+    # By their bits, because -0 equals 0 but is written as -0.
+    bits = values.data.view(f"i{values.data.itemsize}") if values.type in FLOATS else values.data
+    unique, codes = np.unique(bits, return_inverse=True)
+    return text(codes, [write(value) for value in unique.view(values.data.dtype).tolist()])
 
 
 def float_to_text(value: float, *, digits: str, fixed_below: int) -> str:

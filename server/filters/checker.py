@@ -42,6 +42,7 @@ from .sqltypes import (
     casts_explicitly,
     casts_implicitly,
     common_type,
+    depends_on_settings,
     element_of,
     is_array,
     spoken,
@@ -144,7 +145,8 @@ class _Checker:
         def kernel(guard: Guard, vector: Vector) -> Vector:
             return cast(guard, vector, type_name)
 
-        return Call(type_name, kernel, (node,), position)
+        stable = depends_on_settings(node.type, type_name)
+        return Call(type_name, kernel, (node,), position, stable)
 
     def _shared(self, tree: Syntax) -> Checked:
         """Return an operand that its expression uses more than once."""
@@ -215,7 +217,8 @@ class _Checker:
             self._cast_node(left, operator.left, position),
             self._cast_node(right, operator.right, position),
         )
-        return Call(operator.result, operator.kernel, arguments, position)
+        stable = depends_on_settings(operator.left, operator.right)
+        return Call(operator.result, operator.kernel, arguments, position, stable)
 
     def _same_types(
         self, symbol: str, left: Checked, right: Checked, position: int
@@ -327,7 +330,8 @@ class _Checker:
             raise _no_operator(symbol, node.type, element, position)
         node = self._cast_node(node, operator.left, position)
         array = self._cast_node(array, array_of(operator.right), position)
-        return Quantified(symbol, operator.kernel, node, array, every, position)
+        stable = depends_on_settings(operator.left, operator.right)
+        return Quantified(symbol, operator.kernel, node, array, every, position, stable)
 
     def _array(self, tree: syntax.Array) -> Checked:
         items = [self.check(item) for item in tree.items]

@@ -55,10 +55,12 @@ class _Folding:
             case Distinct():
                 arguments = self._all(node.equal.arguments)
                 equal = replace(node.equal, arguments=arguments)
-                return _evaluated(replace(node, equal=equal), arguments)
+                folded = replace(node, equal=equal)
+                return folded if equal.stable else _evaluated(folded, arguments)
             case Quantified():
                 left, array = self._all((node.left, node.array))
-                return _evaluated(replace(node, left=left, array=array), (left, array))
+                quantified = replace(node, left=left, array=array)
+                return quantified if node.stable else _evaluated(quantified, (left, array))
             case MakeArray():
                 items = self._all(node.items)
                 return _evaluated(replace(node, items=items), items)
@@ -81,7 +83,8 @@ class _Folding:
         arguments = self._all(node.arguments)
         if any(isinstance(argument, Const) and argument.is_null for argument in arguments):
             return Const.of(node.type, None)
-        return _evaluated(replace(node, arguments=arguments), arguments)
+        call = replace(node, arguments=arguments)
+        return call if node.stable else _evaluated(call, arguments)
 
     def _fold_junction(self, node: Junction) -> Node:
         kept: list[Node] = []

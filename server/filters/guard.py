@@ -20,10 +20,12 @@ class Guard:
 
     def check(self, bad: Mask, message: str, sqlstate: str) -> None:
         """Raise FilterError if a row that counts is ``bad`` (bool of n rows or of 1)."""
-        if bad.any() and np.any(bad & self.counting(len(bad))):
+        if bad.any() and (bad & self.counting(len(bad))).any():
             raise FilterError(message, self.position, sqlstate)
 
     def counting(self, rows: int) -> Mask:
-        """Return the rows that count."""
+        """Return which of ``rows`` rows count; one row that stands for all counts if one does."""
         skipped = either(self.null, None if self.active is None else ~self.active)
-        return np.ones(rows, np.bool_) if skipped is None else ~skipped
+        if skipped is None:
+            return np.ones(rows, np.bool_)
+        return np.array([not skipped.all()]) if rows == 1 else ~skipped

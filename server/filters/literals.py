@@ -29,6 +29,9 @@ MAX_ARRAY_ITEMS = 10_000_000
 _INTEGER = re.compile(
     r"([+-]?)(0[xX](?:_?[0-9a-fA-F])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+|\d(?:_?\d)*)", re.ASCII
 )
+_HEX_FLOAT = re.compile(
+    r"[+-]?0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)(?:[pP][+-]?\d+)?", re.ASCII
+)
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _NUMERIC = re.compile(
     r"[+-]?(?:\d(?:_?\d)*\.?(?:\d(?:_?\d)*)?|\.\d(?:_?\d)*)(?:[eE][+-]?\d(?:_?\d)*)?", re.ASCII
@@ -166,9 +169,7 @@ def _integer_from_text(type_name: str) -> Callable[[str, int], int]:
         if match is None:
             raise _invalid(type_name, position)
         digits = match[2].replace("_", "").lstrip("0") or "0"
-        # The longest bigint has 63 binary digits; int() of a million would take its time.
-        if len(digits) > 66:
-            raise FilterError("value out of range", position, OUT_OF_RANGE)
+        _check_length(len(digits), position)
         base = {"x": 16, "o": 8, "b": 2}.get(digits[0].lower(), 10)
         value = int(digits[1:] if base != 10 else digits, base)
         return _check_integer(type_name, -value if match[1] == "-" else value, position)
@@ -176,10 +177,18 @@ def _integer_from_text(type_name: str) -> Callable[[str, int], int]:
     return read
 
 
+def _check_length(digits: int, position: int) -> None:
+    """Refuse what no bigint can be: it has 63 binary digits, and int() of a million is slow."""
+    if digits > 66:
+        raise FilterError("value out of range", position, OUT_OF_RANGE)
+
+
 def _float_from_text(text: str, position: int, type_name: str = "float8") -> float:
     word = text.strip(_WHITESPACE)
     if word.lower() in _NOT_FINITE:
         return _NOT_FINITE[word.lower()]
+    if _HEX_FLOAT.fullmatch(word):
+        return _hex_float(word, position)
     if not _FLOAT.fullmatch(word):
         raise _invalid(type_name, position)
     value = float(word)
@@ -187,6 +196,13 @@ def _float_from_text(text: str, position: int, type_name: str = "float8") -> flo
         message = f"value out of range for type {spoken(type_name)}"
         raise FilterError(message, position, OUT_OF_RANGE)
     return value
+
+
+def _hex_float(word: str, position: int) -> float:
+    try:
+        return float.fromhex(word)
+    except OverflowError as error:
+        raise FilterError("number out of range", position, OUT_OF_RANGE) from error
 
 
 def _has_digits(number: str) -> bool:
@@ -202,7 +218,7 @@ def _narrow(value: float, text: str, position: int) -> float:
         raise FilterError("value out of range for type real", position, OUT_OF_RANGE)
     nearest = np.float32(value)
     other = np.nextafter(nearest, np.float32(math.inf if value > nearest else -math.inf))
-    if math.isfinite(other) and value * 2 == float(nearest) + float(other):
+    if value * 2 == float(nearest) + float(other) and _FLOAT.fullmatch(text.strip(_WHITESPACE)):
         exact = Decimal(text.strip(_WHITESPACE))
         if exact != Decimal(value):
             above = exact > Decimal(value)
@@ -216,6 +232,10 @@ def _numeric_from_text(text: str, position: int) -> Decimal:
     word = text.strip(_WHITESPACE)
     if word.lower() in _NOT_FINITE:
         raise FilterError("numeric has no NaN or infinity here", position, FEATURE_NOT_SUPPORTED)
+    if (match := _INTEGER.fullmatch(word)) and match[2][1:2].isalpha():
+        digits = match[2].replace("_", "")
+        _check_length(len(digits), position)
+        return Decimal(int(match[1] + digits, 0))
     if not _NUMERIC.fullmatch(word):
         raise _invalid("numeric", position)
     try:

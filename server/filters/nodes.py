@@ -120,12 +120,16 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A strict operator, function or cast: ``kernel(guard, *vectors)`` knows nothing of NULL."""
+    """A strict operator, function or cast: ``kernel(guard, *vectors)`` knows nothing of NULL.
+
+    ``stable``: to Postgres it depends on settings, so that it is not worked out beforehand.
+    """
 
     type: str
     kernel: Kernel
     arguments: tuple[Node, ...]
     position: int
+    stable: bool = False
 
     def evaluate(self, rows: Rows) -> Vector:
         """Return the kernel's result, NULL where an argument is."""
@@ -230,6 +234,7 @@ class Quantified:
     array: Node
     every: bool
     position: int
+    stable: bool = False
     type: str = "bool"
 
     def evaluate(self, rows: Rows) -> Values:
@@ -238,7 +243,7 @@ class Quantified:
         assert isinstance(left, Values)
         assert isinstance(array, Arrays)
         guard = Guard(self.position, rows.active)
-        if isinstance(self.array, Const):
+        if array.rows == 1:
             return quantify_constant(guard, self.operator, self.kernel, left, array, self.every)
         return quantify(guard, self.kernel, left, array, self.every)
 

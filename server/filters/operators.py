@@ -86,9 +86,8 @@ def _for_texts(left: str, right: str, result: str, kernel: Kernel) -> Operator |
 
 def _comparison(symbol: str, left: str, right: str) -> Operator | None:
     if is_array(left) or is_array(right):
-        kernel = {"=": arrays.equal, "<>": arrays.unequal}.get(symbol)
-        fits = left == right and kernel is not None
-        return Operator(left, right, "bool", kernel) if fits and kernel else None
+        fits = left == right
+        return Operator(left, right, "bool", arrays.comparison(symbol)) if fits else None
     if left in NUMBERS and right in NUMBERS and left != right:
         return _numbers(symbol, left, right)
     if left == right or (left in MOMENTS and right in MOMENTS):

@@ -118,6 +118,13 @@ def casts_explicitly(source: str, target: str) -> bool:
     return source == target or "text" in (source, target) or (source, target) in _EXPLICIT
 
 
+def depends_on_settings(a: str, b: str) -> bool:
+    """Whether comparing or casting between two types depends on DateStyle or TimeZone."""
+    a, b = element_of(a), element_of(b)
+    crosses = a != b and "timestamptz" in (a, b)
+    return crosses or ("text" in (a, b) and (a in MOMENTS or b in MOMENTS))
+
+
 def common_type(types: list[str | None]) -> str | None:
     """Return the type that IN, CASE and ARRAY give their items; None if they do not match.
 

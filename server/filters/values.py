@@ -178,11 +178,11 @@ def _item(values: Values, index: int) -> Value | None:
     if values.null is not None and values.null[index]:
         return None
     if values.type == "text":
-        return values.vocabulary[values.data[index]]
+        return values.vocabulary[int(values.data[index])]
     value = values.data[index]
     if values.type == "uuid":
         return bytes(value).ljust(16, b"\0")
-    return cast(Value, value.item() if isinstance(value, np.generic) else value)
+    return cast("Value", value.item() if isinstance(value, np.generic) else value)
 
 
 def _data(type_name: str, values: Sequence[Value]) -> NDArray[Any]:
