@@ -1,0 +1,159 @@
+"""The client of the index server: addresses, keys, and what its problems mean."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from pgsync.changes import BatchKind, ChangeBatch
+from pgsync.errors import ResyncNeeded, SinkError, SinkUnavailable
+from pgsync.session import empty_rows
+from pgsync.sink import IndexDescription, Sink, problem_error, split_server
+from pgsync.table import ColumnSpec, TableSpec
+from tests.fix_receiver import Receiver
+
+TABLE = TableSpec(
+    schema="public",
+    table="docs",
+    relation_id=7,
+    vector_column="v",
+    vector_type="vector",
+    dim=3,
+    key=(ColumnSpec("id", "int8"),),
+)
+
+
+def begin(epoch: int = 1) -> ChangeBatch:
+    return ChangeBatch(
+        kind=BatchKind.COPY_BEGIN,
+        epoch=epoch,
+        watermark_lsn=0x1_0000_0010,
+        source_lsn=0,
+        system_id="7",
+        rows=empty_rows(TABLE),
+    )
+
+
+def test_a_batch_arrives_with_the_key_and_is_acknowledged(receiver: Receiver) -> None:
+    index = receiver.add("docs", TABLE)
+    with Sink(receiver.url, "secret") as sink:
+        receipt = sink.send("docs", begin())
+        assert (receipt.durable_lsn, receipt.epoch) == (0x1_0000_0010, 1)
+        described = sink.describe("docs")
+    assert described is not None
+    assert described.table == TABLE
+    assert (described.phase, described.durable_lsn) == ("copying", 0x1_0000_0010)
+    assert receiver.requests[-1] == ("/v1/indexes/docs", "Bearer secret")
+    assert index.copies == 1
+
+
+def test_indexes_are_listed_and_a_missing_one_is_none(receiver: Receiver) -> None:
+    receiver.add("docs", TABLE)
+    with Sink(receiver.url) as sink:
+        assert [index.name for index in sink.indexes()] == ["docs"]
+        assert sink.describe("no such") is None
+
+
+def test_a_change_for_a_missing_index_is_an_error(receiver: Receiver) -> None:
+    with Sink(receiver.url) as sink, pytest.raises(SinkError) as caught:
+        sink.send("docs", begin())
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "expected"),
+    [
+        (409, "urn:vecmirror:problem:resync-required", ResyncNeeded),
+        (409, "https://example.org/problems/stale-epoch", ResyncNeeded),
+        (409, "urn:vecmirror:problem:pin-conflict", SinkError),
+        (503, "urn:vecmirror:problem:not-ready", SinkUnavailable),
+        (429, "about:blank", SinkUnavailable),
+        (400, "urn:vecmirror:problem:bad-batch", SinkError),
+        (401, "urn:vecmirror:problem:unauthorized", SinkError),
+    ],
+)
+def test_problems_become_the_error_that_says_what_to_do(
+    receiver: Receiver, status: int, kind: str, expected: type[Exception]
+) -> None:
+    receiver.add("docs", TABLE)
+    receiver.faults, receiver.problem_type = [status], kind
+    with Sink(receiver.url) as sink, pytest.raises(expected) as caught:
+        sink.send("docs", begin())
+    assert type(caught.value) is expected
+    assert "ordered" in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_unavailable(receiver: Receiver) -> None:
+    receiver.close()
+    with Sink(receiver.url) as sink, pytest.raises(SinkUnavailable):
+        sink.indexes()
+
+
+def test_a_lost_answer_is_unavailable_not_refused(receiver: Receiver) -> None:
+    index = receiver.add("docs", TABLE)
+    receiver.faults = ["lose answer"]
+    with Sink(receiver.url) as sink, pytest.raises(SinkUnavailable):
+        sink.send("docs", begin())
+    assert index.copies == 1
+
+
+def test_a_proxy_that_answers_html_has_no_problem_to_tell() -> None:
+    error = problem_error(502, {})
+    assert type(error) is SinkUnavailable
+    assert error.status == 502
+
+
+def test_descriptions_of_another_shape_are_refused() -> None:
+    with pytest.raises(SinkError):
+        IndexDescription.from_json({"name": "docs"})
+
+
+@pytest.mark.parametrize(
+    ("server", "uds", "expected"),
+    [
+        ("http://host:8410/", None, ("http://host:8410", None)),
+        ("http+unix:///run/vecmirror.sock", None, ("http://vecmirror", "/run/vecmirror.sock")),
+        ("http+unix://%2Frun%2Fa.sock", None, ("http://vecmirror", "/run/a.sock")),
+        ("http://host", "/run/b.sock", ("http://host", "/run/b.sock")),
+    ],
+)
+def test_addresses(server: str, uds: str | None, expected: tuple[str, str | None]) -> None:
+    assert split_server(server, uds) == expected
+
+
+class _UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class _EmptyList(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "15")
+        self.end_headers()
+        self.wfile.write(b'{"indexes": []}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def unix_server(tmp_path: Path) -> Iterator[str]:
+    path = str(tmp_path / "s.sock")
+    with _UnixServer(path, _EmptyList) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield path
+        server.shutdown()
+        thread.join()
+
+
+def test_a_unix_socket_is_spoken_to(unix_server: str) -> None:
+    with Sink(f"http+unix://{unix_server}") as sink:
+        assert sink.indexes() == []
+    with Sink("http://vecmirror", uds=unix_server) as sink:
+        assert sink.indexes() == []
