@@ -89,8 +89,9 @@ class _Sidecar:
         for name, worker in list(self._workers.items()):
             if name not in wanted or not _same_feed(worker.index, wanted[name]):
                 worker.retire()
-                if worker.join(0):
-                    del self._workers[name]
+            if not worker.alive:
+                # Also a retired one whose index was attached anew since: it needs a new worker.
+                del self._workers[name]
         for name, index in wanted.items():
             if name not in self._workers:
                 self._start(index)

@@ -16,6 +16,7 @@ import typer
 from rich.markup import escape
 
 from pgsync.connections import connect
+from pgsync.doctor import examine
 from pgsync.inspection import Target, inspect_table, parse_target
 from pgsync.publication import (
     check_publication,
@@ -26,6 +27,7 @@ from pgsync.publication import (
 from pgsync.table import TableSpec
 from server.client import Client, ServerRefused
 
+from .findings import blocking, print_findings
 from .options import (
     DSN_HELP,
     JsonOption,
@@ -101,13 +103,15 @@ def attach(
         "nlist": nlist,
         "train_from_rows": train_from_rows,
     }
-    request = {
-        "name": name or default_name(target),
+    request: dict[str, Any] = {
+        "name": default_name(target) if name is None else name,
         "metric": metric or settings.index.metric,
         "params": {key: value for key, value in params.items() if value is not None},
     }
     with open_client(settings) as client, connect(dsn) as connection:
         table = inspect_table(connection, *target, names, dim=dim)
+        published = publication_state(connection, object_name(request["name"]), table.relation_id)
+        _check_source(dsn, target, published=published is not None, as_json=as_json)
         done = attach_column(client, connection, table, request, row_filter=row_filter)
     _report(done, dsn, as_json=as_json)
 
@@ -180,6 +184,22 @@ def _check_same(index: dict[str, Any], table: TableSpec, request: dict[str, Any]
             f"{found.vector_column} ({spec['metric']}) in another form; choose another --name, "
             f"or remove it first: vecmirror detach {index['name']}"
         )
+
+
+def _check_source(dsn: str, target: Target, *, published: bool, as_json: bool) -> None:
+    """Show the findings that prevent mirroring and raise CommandFailed, if there are any."""
+    # The table was inspected with the columns and the dimension that were asked for; an owner may
+    # have made the publication for a role that cannot.
+    passed = {"table", "publication-owner", "publication-create"} if published else {"table"}
+    findings = [each for each in blocking(examine(dsn, target)) if each.code not in passed]
+    if not findings:
+        return
+    if not as_json:
+        print_findings(console(stderr=True), findings)
+    raise CommandFailed(
+        "the source is not ready to be mirrored; mend what is listed, then attach again",
+        details={"findings": [asdict(finding) for finding in findings]},
+    )
 
 
 def _report(done: Attached, dsn: str, *, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from server.client import ServerRefused, ServerUnreachable
 from server.demo.binaries import PostgresUnavailable
 from server.settings import CONFIG_VARIABLE, SettingsError
 
-from . import attach, config, demo, detach, search, serve, status, sync, verify
+from . import attach, config, demo, detach, doctor, search, serve, status, sync, verify
 from .output import EXIT_CODES_HELP, CommandFailed, Exit, print_error
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _module in (demo, serve, sync, attach, detach, status, verify, search):
+for _module in (demo, serve, sync, attach, detach, doctor, status, verify, search):
     app.command()(getattr(_module, _module.__name__.rpartition(".")[2]))
 app.add_typer(config.app, name="config")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from typing import Annotated
@@ -38,6 +39,7 @@ def sync(
         only=frozenset(only) if only else None,
     )
     configure_logs(settings.server.log_level, settings.server.log_format)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every batch
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

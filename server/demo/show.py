@@ -79,7 +79,8 @@ def _set_up(stack: ExitStack, out: Console) -> Stage:
     with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE demo")
     environment, url = _configure(folder, postgres)
-    server = stack.enter_context(ChildProcess("server", ["serve"], environment, folder))
+    quiet = {**environment, "VECMIRROR_SERVER__LOG_LEVEL": "warning"}  # we ask it very often
+    server = stack.enter_context(ChildProcess("server", ["serve"], quiet, folder))
     client = stack.enter_context(Client(url))
     _load(out, postgres)
     with _step(out, f"start the index server (process {server.pid})"):
