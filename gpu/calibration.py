@@ -30,15 +30,23 @@ DEEPEST_RERANK = 20
 COVERAGE_SHARE = 0.7
 #: Held-out rows are a sample: aim a little above the target.
 MARGIN = 0.1
+#: With fewer queries a measurement says nothing.
+FEWEST_QUERIES = 16
+#: Lists are added in these steps while re-ranking more rows does not reach the target.
+PROBE_GROWTH = 1.25
 #: Vectors beyond this size get fewer queries, whose exact search is what takes the time.
 WIDE_DIM = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Truth:
-    """Of q queries: rows i64[q, t], which are true, and their lists' places in probing order."""
+    """Of q queries: rows i64[q, t], which are true, and their lists' places in probing order.
+
+    Queries with more rows tied at the k-th distance than were fetched are left out.
+    """
 
     k: int
+    queries: I64
     ids: I64
     is_true: Bool
     list_rank: I64
@@ -50,12 +58,8 @@ class _Truth:
 
     def curve(self, candidates: I64) -> AnyArray:
         """Recall f64[r] if the first 1, 2, ... r of ``candidates`` i64[q, r] were re-ranked."""
-        found = np.stack(
-            [
-                np.isin(row, ids[true])
-                for row, ids, true in zip(candidates, self.ids, self.is_true, strict=True)
-            ]
-        )
+        asked = zip(candidates[self.queries], self.ids, self.is_true, strict=True)
+        found = np.stack([np.isin(row, ids[true]) for row, ids, true in asked])
         aside = (self.is_true & (self.list_rank < 0)).sum(axis=1, keepdims=True)
         counts = np.minimum(np.cumsum(found, axis=1) + aside, self.k)
         shares: AnyArray = counts.mean(axis=0) / self.k
@@ -76,7 +80,7 @@ def calibrate(
     if nlist == 1:
         return Plan(nlist)
     measure = _Measure(state, trained, held_out, queries)
-    ks = [k for k in NEIGHBOURS if state.live_rows > 4 * k and measure.knows(k)]
+    ks = [k for k in NEIGHBOURS if measure.knows(k)]
     steps: list[Step] = []
     goals = [(k, target) for k in ks for target in TARGETS]
     for done, (k, target) in enumerate(goals):
@@ -102,8 +106,8 @@ class _Measure:
         self._candidates: dict[int, I64] = {}
 
     def knows(self, k: int) -> bool:
-        """Whether every query has ``k`` neighbours besides itself."""
-        return bool((self._hits.ids[:, k] >= 0).all())
+        """Whether enough queries have a truth to measure ``k`` neighbours with."""
+        return self._state.live_rows > 4 * k and len(self._truth(k).queries) >= FEWEST_QUERIES
 
     def step(self, k: int, target: float) -> Step:
         """Return the cheapest setting found that reaches ``target`` for ``k`` neighbours."""
@@ -118,7 +122,7 @@ class _Measure:
                 return Step(k, target, nprobe, max(k, int(reached[0]) + 1))
             if nprobe >= nlist:
                 return Step(k, target, nlist, DEEPEST_RERANK * k)
-            nprobe = min(nlist, math.ceil(1.25 * nprobe))
+            nprobe = min(nlist, math.ceil(PROBE_GROWTH * nprobe))
 
     def _first_nprobe(self, truth: _Truth, coverage: float) -> int:
         low, high = 1, self._trained.codec.nlist
@@ -131,7 +135,9 @@ class _Measure:
         own = self._hits.ids == self._held_out[:, None]
         distances = np.where(own | (self._hits.ids < 0), np.nan, self._hits.distances)
         kth = np.sort(distances, axis=1)[:, k - 1]
-        return _Truth(k, self._hits.ids, distances <= kth[:, None], self._list_rank)
+        known = np.flatnonzero(kth < self._hits.distances[:, -1])
+        is_true = distances[known] <= kth[known, None]
+        return _Truth(k, known, self._hits.ids[known], is_true, self._list_rank[known])
 
     def _ranks(self) -> I64:
         """Place of each true row's list in its query's probing order; rows in no list: found."""
