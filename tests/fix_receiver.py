@@ -151,7 +151,7 @@ class Receiver:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 
-    def add(self, name: str, table: TableSpec, **names: str) -> ReceivedIndex:
+    def add(self, name: str, table: TableSpec, **names: Any) -> ReceivedIndex:
         """Create an index that waits for its copy."""
         index = ReceivedIndex(name, table, **names)
         self.indexes[name] = index
