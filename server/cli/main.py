@@ -42,17 +42,25 @@ _EXIT_OF_ERROR: tuple[tuple[type[Exception], Exit], ...] = (
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vecmirror {version('vecmirror')}")
+        raise typer.Exit
+
+
 @app.callback()
 def vecmirror(
     config_file: Annotated[
         Path | None, typer.Option("--config", help="Configuration file, in TOML.")
     ] = None,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
 ) -> None:
     """Keep a live mirror of Postgres vector columns and search it over HTTP."""
-    if show_version:
-        print(f"vecmirror {version('vecmirror')}")
-        raise typer.Exit
     if config_file is not None:
         os.environ[CONFIG_VARIABLE] = str(config_file)  # the processes we start read it too
 
@@ -62,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:
-        app(arguments, standalone_mode=True)
+        app(arguments, prog_name="vecmirror")
     except CommandFailed as failed:
         _fail(failed, failed.code, as_json)
     except KeyboardInterrupt:

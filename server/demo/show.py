@@ -14,15 +14,25 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import psycopg
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from server.client import Client
 
@@ -143,15 +153,20 @@ def _follow_copy(out: Console, stage: Stage) -> None:
 
 def _follow_training(out: Console, stage: Stage) -> None:
     """Wait until every row is in a list of the trained index."""
+    rows = len(table_entries())
 
     def trained() -> bool:
         index = stage.client.describe(INDEX)
-        rows, tail_rows = int(index["rows"]), int(index["tail_rows"])
-        update(rows - tail_rows if index["trained"] else 0)
+        training, tail_rows = index["training"] or {}, int(index["tail_rows"])
+        if index["trained"]:
+            update(int(index["rows"]) - tail_rows)
+        else:
+            update(0, f"train the IVF-PQ index: {training.get('step', 'sample')}")
         return bool(index["trained"]) and tail_rows == 0
 
-    with _bar(out, "train the IVF-PQ index, encode rows", len(table_entries())) as update:
+    with _bar(out, "train the IVF-PQ index", rows) as update:
         wait_until(trained, "training", stage.children, TRAINING_TIMEOUT_S)
+        update(rows, "train the IVF-PQ index, encode rows")
 
 
 def _serve_until_interrupted(out: Console, stage: Stage) -> None:
@@ -198,18 +213,37 @@ def _step(out: Console, what: str) -> Iterator[None]:
     out.print(f"[green]✓[/] {what}", soft_wrap=True)
 
 
+class _Tick(ProgressColumn):
+    """A tick once the task is done."""
+
+    def render(self, task: Task) -> Text:
+        """Return the tick."""
+        return Text("✓", style="green") if task.finished else Text("…", style="dim")
+
+
+class _Update(Protocol):
+    """Moves a progress bar to ``done``, and may say anew what is being done."""
+
+    def __call__(self, done: int, what: str | None = None) -> None: ...
+
+
 @contextmanager
-def _bar(out: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+def _bar(out: Console, what: str, total: int) -> Iterator[_Update]:
     """Show a progress bar; yield what moves it."""
     columns = (
-        TextColumn("[green]✓[/] {task.description:<36}"),
+        _Tick(),
+        TextColumn("{task.description:<36}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=out) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+
+        def update(done: int, now: str | None = None) -> None:
+            progress.update(task, completed=done, description=now or what)
+
+        yield update
 
 
 @contextmanager

@@ -103,3 +103,26 @@ def sidecar(running: Running) -> Iterator[ChildProcess]:
         "sidecar", ["sync"], demo_environment(running.environment), running.folder
     ) as p:
         yield p
+
+
+@pytest.fixture
+def here(cli: RunCli, running: Running) -> RunCli:
+    """Return ``cli`` with the environment of the running server."""
+
+    def run(*arguments: str, **environment: str) -> Outcome:
+        return cli(*arguments, **{**running.environment, **environment})
+
+    return run
+
+
+def objects_of(running: Running, index: str = "") -> tuple[list[object], list[object]]:
+    """Return the names of publications and of slots in the source; only those of ``index``."""
+    publications = running.database.execute(
+        "SELECT pubname FROM pg_publication WHERE pubname ~ %s", [index]
+    )
+    slots = running.database.execute(
+        "SELECT slot_name FROM pg_replication_slots"
+        " WHERE database = current_database() AND slot_name ~ %s",
+        [index],
+    )
+    return [name for (name,) in publications], [name for (name,) in slots]
