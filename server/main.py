@@ -55,7 +55,7 @@ def serve(settings: Settings) -> int:
         log.error("the data directory cannot be opened", reason=str(error))
         return FAILED
     try:
-        with _listening(settings.server) as sockets:
+        with listening(settings.server) as sockets:
             _run(create_app(settings, catalog), sockets, settings.server)
     except CannotListen as error:
         log.error("the server does not start", reason=str(error))
@@ -83,7 +83,7 @@ def _run(app: ASGIApp, sockets: Sequence[socket.socket], server: ServerSection) 
 
 
 @contextlib.contextmanager
-def _listening(server: ServerSection) -> Iterator[list[socket.socket]]:
+def listening(server: ServerSection) -> Iterator[list[socket.socket]]:
     """Open the sockets the settings name; close them, and remove the Unix socket, at the end."""
     with contextlib.ExitStack() as stack:
         sockets = []
@@ -106,9 +106,9 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
 
 
 def _unix_socket(path: Path) -> socket.socket:
+    _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path)
         listener.bind(str(path))
         path.chmod(0o660)
         listener.listen(_BACKLOG)

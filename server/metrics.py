@@ -21,6 +21,7 @@ SEARCH_DURATION = "vecmirror_search_duration_seconds"
 SEARCHES = "vecmirror_searches"
 BATCH_QUERIES = "vecmirror_batch_queries"
 SEARCHES_QUEUED = "vecmirror_searches_queued"
+SEARCHES_WAITING = "vecmirror_searches_waiting"
 REQUESTS = "vecmirror_requests"
 CHANGE_BATCHES = "vecmirror_change_batches"
 CHANGE_BYTES = "vecmirror_change_bytes"
@@ -35,7 +36,8 @@ SENTENCES: Mapping[str, str] = {
     SEARCH_DURATION: "Time of a search in the server, waiting included, in seconds.",
     SEARCHES: "Searches answered, by outcome: ok or the problem's code.",
     BATCH_QUERIES: "Query vectors that were searched together.",
-    SEARCHES_QUEUED: "Searches that wait or run.",
+    SEARCHES_QUEUED: "Searches that wait for a thread or run.",
+    SEARCHES_WAITING: "Searches that wait for an LSN.",
     REQUESTS: "HTTP requests answered, by method and status.",
     CHANGE_BATCHES: "Change batches received, by outcome: ok or the problem's code.",
     CHANGE_BYTES: "Bytes of change batches received.",
@@ -70,10 +72,9 @@ class Metrics:
             {"version": version("vecmirror")}
         )
 
-    def watch_queue(self, queued: Callable[[], int]) -> None:
-        """Show ``queued`` as the number of searches that wait or run."""
-        gauge = Gauge(SEARCHES_QUEUED, SENTENCES[SEARCHES_QUEUED], registry=self.registry)
-        gauge.set_function(queued)
+    def watch(self, name: str, read: Callable[[], int]) -> None:
+        """Show what ``read`` returns when asked as the gauge ``name``."""
+        Gauge(name, SENTENCES[name], registry=self.registry).set_function(read)
 
     def watch_indexes(self, read: Callable[[], Iterable[IndexFigures]]) -> None:
         """Show the figures of every index that ``read`` returns when asked."""

@@ -14,7 +14,7 @@ from server.batcher import Batcher, Overloaded
 from server.catalog import CatalogLike
 from server.errors import StaleIndex
 from server.freshness import FeedWatch
-from server.metrics import IndexFigures, Metrics
+from server.metrics import SEARCHES_QUEUED, SEARCHES_WAITING, IndexFigures, Metrics
 from server.mirror import MirrorLike
 from server.settings import Settings
 from server.source import SourceClock
@@ -45,9 +45,10 @@ class Context:
             max_queued=server.max_queued_searches,
             on_batch=self.metrics.batch_queries.observe,
         )
-        self.metrics.watch_queue(lambda: self.batcher.queued)
-        self.metrics.watch_indexes(self.figures)
         self._waiting = 0
+        self.metrics.watch(SEARCHES_QUEUED, lambda: self.batcher.queued)
+        self.metrics.watch(SEARCHES_WAITING, lambda: self._waiting)
+        self.metrics.watch_indexes(self.figures)
 
     def lag_ms(self, name: str, applied_lsn: int) -> float | None:
         """Return the milliseconds since the index had everything; None before it first did."""

@@ -40,14 +40,14 @@ _STATUSES = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the problem answers of a call; 401, 403 and 500 belong to every call."""
+    """Return the problem answers of a call; 401, 403, 422 and 500 belong to every call."""
     schema = {"$ref": _REF.format(model=ProblemBody.__name__)}
     return {
         status: {
             "description": _STATUSES[status],
             "content": {PROBLEM_JSON: {"schema": schema}},
         }
-        for status in sorted({*statuses, 401, 403, 500})
+        for status in sorted({*statuses, 401, 403, 422, 500})
     }
 
 
