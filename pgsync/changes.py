@@ -152,5 +152,6 @@ class ChangeBatch:
                 rows_total=int(found["vecmirror.rows_total"]),
                 rows=rows.replace_schema_metadata(None),
             )
-        except (pa.ArrowException, KeyError, StopIteration, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, KeyError, StopIteration, UnicodeDecodeError) as error:
+            # Arrow calls some malformed streams an OSError.
             raise ValueError("the body is not a Vecmirror change batch") from error

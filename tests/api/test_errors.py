@@ -175,8 +175,12 @@ def test_a_second_index_of_the_same_name_is_refused(filled: Api) -> None:
     assert_problem(filled.create(), 409, "index-exists")
 
 
-def test_what_is_no_change_batch_is_refused(filled: Api) -> None:
-    assert_problem(filled.send(b"not arrow"), 400, "bad-batch")
+@pytest.mark.parametrize("body", [b"", b"not arrow", b"\xff\xd8\xff\xe0\x00\x10JFIF", b"\0" * 64])
+def test_what_is_no_change_batch_is_refused(filled: Api, body: bytes) -> None:
+    assert_problem(filled.send(body), 400, "bad-batch")
+
+
+def test_a_change_batch_has_its_own_media_type(filled: Api) -> None:
     answer = filled.client.post("/v1/indexes/items/changes", json={})
     assert_problem(answer, 415, "unsupported-media-type")
 
