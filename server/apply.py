@@ -120,6 +120,11 @@ class Applier:
         self.feed.lost = reason
         self.refresh()
 
+    @property
+    def staged_lsn(self) -> int:
+        """Commit LSN of the last change that waits, 0 when none does."""
+        return self.staged[-1].changes.last[0] if self.staged else 0
+
     def oldest_needed_seq(self, next_seq: int) -> int:
         """Return the first journal record that a snapshot of the present does not replace."""
         needed = [staged.seq for staged in self.staged if staged.seq]

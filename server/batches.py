@@ -119,7 +119,7 @@ def read_changes(batch: ChangeBatch, spec: IndexSpec) -> Changes:
 
 def no_changes(table: TableSpec) -> pa.RecordBatch:
     """Return the rows of a batch that has none."""
-    return change_schema(table).empty_table().combine_chunks().to_batches()[0]
+    return pa.RecordBatch.from_pylist([], schema=change_schema(table))
 
 
 def _numpy(rows: pa.RecordBatch, name: str) -> NDArray[Any]:

@@ -179,6 +179,8 @@ class Contents:
         stored = sources >= n
         if not stored.any():
             return joined.vectors(sources)
+        if stored.all():
+            return self.index.state.vectors(sources - n)
         vectors = np.empty((len(sources), self.spec.table.dim), np.float32)
         vectors[stored] = self.index.state.vectors(sources[stored] - n)
         vectors[~stored] = joined.vectors(sources[~stored])
@@ -248,7 +250,7 @@ class _Joined:
 
 def _take_rows(vectors: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return ``vectors[numbers]`` as float32, without a copy where the rows lie side by side."""
-    first, last = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, -1)
+    first, last = int(numbers[0]), int(numbers[-1])
     if last - first + 1 == len(numbers) and np.all(numbers[1:] > numbers[:-1]):
         taken = vectors[first : last + 1]
     else:

@@ -89,6 +89,28 @@ class _Entry:
     error: ServerError | None = None
 
 
+@dataclass(slots=True)
+class _Journaled:
+    """What the journal tells about the stream: the last watermark, the last change, and when."""
+
+    watermark_lsn: int
+    change_lsn: int
+    at_s: float
+
+    def completed_by(self, watermark_lsn: int) -> bool:
+        """Tell whether a watermark is the commit of changes that wait for one."""
+        return self.watermark_lsn <= self.change_lsn < watermark_lsn
+
+    def note(self, batch: ChangeBatch, changes: Changes, now_s: float) -> None:
+        """Note a batch that went into the journal."""
+        self.at_s = now_s
+        if batch.kind is BatchKind.COPY_END:
+            self.watermark_lsn, self.change_lsn = batch.watermark_lsn, 0
+        elif batch.kind is BatchKind.CHANGES:
+            self.watermark_lsn = max(self.watermark_lsn, batch.watermark_lsn)
+            self.change_lsn = max(self.change_lsn, changes.last[0] if len(changes) else 0)
+
+
 class Mirror:
     """One index. Every public method may be called from any thread."""
 
@@ -110,7 +132,7 @@ class Mirror:
         self._queue: deque[_Entry] = deque()
         self._waiters, self._pins = Waiters(), Pins(time.monotonic)
         self._source_lsn, self._caught_up_at_s, self._last_batch_s = 0, 0.0, 0.0
-        self._opened_s = self._watermark_journaled_s = clock()
+        self._opened_s = clock()
         self._applier = Applier(spec, self._waiters.wake)
         self._snapshots = path / "snapshots"
         snapshots.clear_unfinished(self._snapshots)
@@ -119,6 +141,7 @@ class Mirror:
             self._applier, self._journal, self._snapshots, self._heard
         )
         self._admitted = replace(self._applier.feed)
+        self._journaled = _Journaled(self._durable_lsn, self._applier.staged_lsn, self._opened_s)
         self._unsaved_bytes = self._journal.bytes_on_disk()
         self._upkeep = Upkeep(self)
         if self.options.background:
@@ -296,6 +319,7 @@ class Mirror:
             self._admitted.check(batch)
             if self._must_journal(batch, sync):
                 entry.seq = self._append(body, batch)
+                self._journaled.note(batch, changes, self._clock())
             self._admitted.take(batch)
         self._queue.append(entry)
         return entry
@@ -303,7 +327,9 @@ class Mirror:
     def _must_journal(self, batch: ChangeBatch, sync: bool) -> bool:
         if batch.rows.num_rows or batch.kind is not BatchKind.CHANGES:
             return True
-        elapsed_s = self._clock() - self._watermark_journaled_s
+        if self._journaled.completed_by(batch.watermark_lsn):
+            return True
+        elapsed_s = self._clock() - self._journaled.at_s
         due = sync or elapsed_s >= self.options.watermark_sync_s
         return due and batch.watermark_lsn > self._durable_lsn
 
@@ -313,7 +339,6 @@ class Mirror:
             self._journal.sync(self._journal.next_seq - 1)
         seq = self._journal.append(_KINDS[batch.kind], body)
         self._unsaved_bytes += len(body)
-        self._watermark_journaled_s = self._clock()
         return seq
 
     def _take_until(self, last: _Entry) -> None:
