@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.fix_postgres", "tests.fix_receiver", "tests.fix_mirroring"]
+pytest_plugins = [
+    "tests.fix_postgres",
+    "tests.fix_receiver",
+    "tests.fix_mirroring",
+    "tests.fix_mirrors",
+]
