@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ LIBRARIES = ("vecmirror", "numpy", "pyarrow", "psycopg", "fastapi", "uvicorn")
 #: What the project aims at: rows a second by kind and dimension, milliseconds by percentile.
 ROWS_PER_S_AIMS = {("copy", 128): 100_000, ("stream", 768): 20_000}
 LATENCY_AIMS_MS = {"p50": 5, "p99": 50}
+
+ROLES = ("postgres", "walsender", "sidecar", "server", "writer")
 
 #: kind of measurement -> dimension -> what was measured
 Measured = Mapping[str, Mapping[int, Throughput]]
@@ -73,31 +75,47 @@ def print_tables(
 ) -> None:
     """Print throughput, latency and the machine."""
     console.print(_throughput_table(measured))
+    console.print(_cpu_table(measured, latency))
     console.print(_latency_table(latency))
     console.print(", ".join(f"{name} {value}" for name, value in where.items()), style="dim")
 
 
 def _throughput_table(measured: Measured) -> Table:
-    roles = ("postgres", "walsender", "sidecar", "server", "writer")
-    table = Table(
-        title="Into the searchable index (CPU in µs a row; walsender is part of postgres)"
-    )
-    for heading in ("", "dims", "rows", "seconds", "rows/s", "MB/s", "aim", *roles):
-        table.add_column(heading, justify="left" if not heading else "right")
+    table = Table(title="Into the searchable index")
+    for heading in ("", "dims", "rows", "seconds", "rows/s", "MB/s", "aim"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for kind, dim, one in _each(measured):
+        aim = ROWS_PER_S_AIMS.get((kind, dim))
+        table.add_row(
+            kind,
+            str(dim),
+            f"{one.rows:,}",
+            f"{one.seconds:.2f}",
+            f"{one.rows_per_s:,}",
+            f"{one.mb_per_s:,.0f}",
+            f">= {aim:,}" if aim else "",
+        )
+    return table
+
+
+def _cpu_table(measured: Measured, latency: Latency) -> Table:
+    table = Table(title="CPU time in µs a row (walsender is part of postgres)")
+    for heading in ("", "dims", *ROLES):
+        table.add_column(heading, justify="right" if heading else "left")
+    for kind, dim, one in _each(measured):
+        table.add_row(kind, str(dim), *_cpu_cells(one.cpu_us_per_row))
+    table.add_row("single commits", str(latency.dim), *_cpu_cells(latency.cpu_us_per_row))
+    return table
+
+
+def _each(measured: Measured) -> Iterator[tuple[str, int, Throughput]]:
     for kind, by_dim in measured.items():
         for dim, one in by_dim.items():
-            aim = ROWS_PER_S_AIMS.get((kind, dim))
-            table.add_row(
-                kind,
-                str(dim),
-                f"{one.rows:,}",
-                f"{one.seconds:.2f}",
-                f"{one.rows_per_s:,}",
-                f"{one.mb_per_s:,.0f}",
-                f">= {aim:,}" if aim else "",
-                *(f"{one.cpu_us_per_row.get(role, 0):.1f}" for role in roles),
-            )
-    return table
+            yield kind, dim, one
+
+
+def _cpu_cells(cpu_us_per_row: Mapping[str, float]) -> list[str]:
+    return [f"{cpu_us_per_row[role]:.1f}" if role in cpu_us_per_row else "" for role in ROLES]
 
 
 def _latency_table(latency: Latency) -> Table:

@@ -15,9 +15,13 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from .latency import measure_latency
+from .memory import touch_memory
 from .report import machine, print_tables, summary
 from .stack import Stack
 from .throughput import Throughput, measure_backlog, measure_copy, measure_stream
+
+#: Copies of a vector that lie in memory at once: table, log, journal, index, buffers on the way.
+MEMORY_PER_VECTOR_BYTE = 10
 
 MEASURES = {"copy": measure_copy, "stream": measure_stream, "backlog": measure_backlog}
 
@@ -26,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print tables or, with --json, one object."""
     options = _parser().parse_args(arguments)
     progress = Console(stderr=True, quiet=options.json, style="dim")
+    touch_memory(MEMORY_PER_VECTOR_BYTE * options.rows * max(options.dims) * 4)
     with Stack(dict(options.set)) as stack, stack.connect() as conn:
         measured: dict[str, dict[int, Throughput]] = {}
         for kind, dim in itertools.product(MEASURES, options.dims):
