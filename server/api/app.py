@@ -12,6 +12,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from server.catalog import CatalogLike
@@ -67,6 +68,7 @@ def _register(app: FastAPI) -> None:
     for kind in KINDS:
         app.add_exception_handler(kind, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(Exception, _answer_problem)
 
@@ -75,7 +77,7 @@ def _register(app: FastAPI) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the catalog beside the first requests; at the end let running work finish."""
     context: Context = app.state.context
-    loading = asyncio.create_task(asyncio.to_thread(_load, context.catalog))
+    loading = asyncio.create_task(asyncio.to_thread(_load, context))
     try:
         yield
     finally:
@@ -83,13 +85,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(context.close)
 
 
-def _load(catalog: CatalogLike) -> None:
+def _load(context: Context) -> None:
     started_s = perf_counter()
     try:
-        catalog.load()
+        context.catalog.load()
     except Exception:
         log.exception("the catalog could not be loaded")
-        raise
+        context.load_failed = True
+        return
     log.info("catalog loaded", took_s=round(perf_counter() - started_s, 3))
 
 
@@ -110,6 +113,11 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     response = await _answer_problem(request, known.get(error.status_code, MalformedBody()))
     response.headers.update(error.headers or {})
     return response
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    """Note that the client went away in the middle of its body; 499 is what nginx calls it."""
+    return Response(status_code=499)
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:

@@ -53,7 +53,11 @@ async def metrics(server: Server) -> Response:
 
 def not_ready(server: Context) -> list[str]:
     """Return every reason why the server is not ready; none: it is."""
-    reasons = ["the catalog is still loading"] if server.catalog.loading else []
+    reasons = []
+    if server.load_failed:
+        reasons.append("the catalog could not be loaded; the log says why")
+    elif server.catalog.loading:
+        reasons.append("the catalog is still loading")
     for mirror in server.catalog.mirrors():
         reasons += [f"{mirror.spec.name}: {reason}" for reason in _reasons(server, mirror)]
     return reasons

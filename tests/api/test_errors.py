@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -208,6 +210,20 @@ def test_a_callers_request_id_is_kept_when_it_is_harmless(filled: Api) -> None:
     bad = filled.client.get("/v2", headers={"x-request-id": 'a" b{}'})
     assert bad.headers["x-request-id"] != 'a" b{}'
     assert filled.client.get("/livez").headers["x-request-id"]
+
+
+def test_a_client_that_goes_away_in_its_body_is_no_fault_of_the_server(filled: Api) -> None:
+    url = filled.client.base_url
+    with socket.create_connection((url.host, url.port or 80)) as connection:
+        connection.sendall(
+            b"POST /v1/indexes/items/search HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
+    deadline = time.monotonic() + 10
+    while 'status="499"' not in filled.client.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert 'status="500"' not in filled.client.get("/metrics").text
 
 
 def _post(
