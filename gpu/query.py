@@ -160,19 +160,27 @@ def _with_undefined(state: IndexState, query: Query, hits: SearchResult) -> Sear
 
     These are zero rows, and every row when the query is zero.
     """
-    if state.params.metric != "cosine" or (hits.ids[:, -1] >= 0).all():
+    if state.params.metric != "cosine":
         return hits
     is_zero: Bool = np.all(query.vectors == 0, axis=1)
-    zero_rows = _allowed_only(query.allowed, state.rows.zero_norm_ids(state.n_rows))
-    for i in np.flatnonzero(hits.ids[:, -1] < 0):
-        found = int(np.count_nonzero(hits.ids[i] >= 0))
-        if is_zero[i]:
-            missing = np.flatnonzero(unpack(query.allowed, 0, state.n_rows))[: query.k]
-        else:
-            missing = zero_rows[: query.k - found]
-        hits.ids[i, found : found + len(missing)] = missing
-        hits.distances[i, found : found + len(missing)] = np.nan
+    short: Bool = hits.ids[:, -1] < 0
+    if is_zero.any():
+        every_row = np.flatnonzero(unpack(query.allowed, 0, state.n_rows))
+        for i in np.flatnonzero(is_zero):
+            _fill(hits, int(i), 0, every_row)
+    if (short & ~is_zero).any():
+        zero_rows = _allowed_only(query.allowed, state.rows.zero_norm_ids(state.n_rows))
+        for i in np.flatnonzero(short & ~is_zero):
+            _fill(hits, int(i), int(np.count_nonzero(hits.ids[i] >= 0)), zero_rows)
     return hits
+
+
+def _fill(hits: SearchResult, i: int, first: int, row_ids: I64) -> None:
+    """Replace the hits of query ``i`` from place ``first`` on by rows of distance NaN."""
+    end = min(hits.ids.shape[1], first + len(row_ids))
+    hits.ids[i, first:], hits.distances[i, first:] = -1, np.inf
+    hits.ids[i, first:end] = row_ids[: end - first]
+    hits.distances[i, first:end] = np.nan
 
 
 def _allowed_only(allowed: U8, row_ids: I64) -> I64:
