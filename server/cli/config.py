@@ -9,7 +9,7 @@ from server.settings import load_settings
 from .options import JsonOption
 from .output import console, print_json, table
 
-app = typer.Typer(no_args_is_help=True, help="Look at the configuration.")
+app = typer.Typer(name="config", no_args_is_help=True, help="Look at the configuration.")
 
 
 @app.callback()

@@ -12,7 +12,7 @@ from rich.markup import escape
 from pgsync.connections import connect
 from pgsync.errors import SourceError, SourceUnavailable
 from pgsync.publication import drop_publication
-from pgsync.slots import drop_slot
+from pgsync.slots import drop_slot, slot_state
 from server.client import Client
 
 from .options import (
@@ -63,18 +63,21 @@ def detach_index(
 ) -> list[str]:
     """Drop an index, its slot and its publication; return what was there in Postgres."""
     spec = client.describe(name)["spec"]
+    slot = spec.get("slot")
+    had_slot = slot is not None and slot_state(connection, slot) is not None
     client.drop(name)
-    return _clean_source(connection, spec)
+    return _clean_source(connection, spec, had_slot=had_slot)
 
 
 def _clean_source(
-    connection: psycopg.Connection[tuple[Any, ...]], spec: dict[str, Any]
+    connection: psycopg.Connection[tuple[Any, ...]], spec: dict[str, Any], *, had_slot: bool
 ) -> list[str]:
     """Drop an index's slot and publication; return what was there."""
     slot, publication = spec.get("slot"), spec.get("publication")
     removed = []
     try:
-        if slot and _drop_released_slot(connection, slot):
+        if slot and had_slot:
+            _drop_released_slot(connection, slot)  # or the sidecar does, which is as good
             removed.append(f"slot {slot}")
         if publication:
             drop_publication(connection, publication)

@@ -5,21 +5,49 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from pgsync.errors import SinkError, SyncError
 from server.client import ServerRefused, ServerUnreachable
 from server.demo.binaries import PostgresUnavailable
 from server.settings import CONFIG_VARIABLE, SettingsError
 
-from . import attach, config, demo, detach, doctor, search, serve, status, sync, verify
 from .output import EXIT_CODES_HELP, CommandFailed, Exit, print_error
 
+#: In the order of help. ``config`` has commands of its own.
+COMMANDS = (
+    *("demo", "serve", "sync", "attach", "detach", "doctor", "status", "verify", "search"),
+    "config",
+)
+
+
+class _Commands(TyperGroup):
+    """The commands, each imported when it is asked for: the server's imports take a second."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import a command; None for a name that is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f".{cmd_name}", __package__)
+        if cmd_name == "config":
+            return typer.main.get_command(module.app)
+        single = typer.Typer(add_completion=False)
+        single.command(cmd_name)(getattr(module, cmd_name))
+        return typer.main.get_command(single)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="vecmirror",
     help="Keep a live mirror of Postgres vector columns and search it over HTTP.",
     epilog=EXIT_CODES_HELP,
@@ -27,9 +55,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _module in (demo, serve, sync, attach, detach, doctor, status, verify, search):
-    app.command()(getattr(_module, _module.__name__.rpartition(".")[2]))
-app.add_typer(config.app, name="config")
 
 #: Which exit code an error means; the first class that fits counts.
 _EXIT_OF_ERROR: tuple[tuple[type[Exception], Exit], ...] = (

@@ -1,6 +1,7 @@
 """What commands print and how they end.
 
-With ``--json`` a command prints exactly one JSON object on standard output, also when it fails.
+With ``--json`` a command prints exactly one JSON object on standard output, also when it fails
+(an unknown option or command aside: there standard error has the usage).
 Without it, text for people; errors go to standard error. Exit codes are the same in both forms.
 """
 

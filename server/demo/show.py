@@ -224,7 +224,7 @@ class _Tick(ProgressColumn):
 class _Update(Protocol):
     """Moves a progress bar to ``done``, and may say anew what is being done."""
 
-    def __call__(self, done: int, what: str | None = None) -> None: ...
+    def __call__(self, done: int, now: str | None = None) -> None: ...
 
 
 @contextmanager
