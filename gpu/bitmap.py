@@ -17,7 +17,7 @@ from .arrays import I64, U8, Bool
 FIRST_CAPACITY = 1 << 16
 
 
-def test(bits: U8, row_ids: I64) -> Bool:
+def bits_at(bits: U8, row_ids: I64) -> Bool:
     """Return the bits of ``row_ids`` i64[n] as bool[n]."""
     shifted: U8 = bits[row_ids >> 3] >> (row_ids & 7).astype(np.uint8)
     return (shifted & 1).astype(np.bool_)
@@ -62,7 +62,7 @@ class AliveBits:
             self._bits = self._bits.copy()
             self._shared = False
         ids = np.unique(row_ids)
-        self.dead_rows += int(np.count_nonzero(test(self._bits, ids)))
+        self.dead_rows += int(np.count_nonzero(bits_at(self._bits, ids)))
         keep = ~(np.uint8(1) << (ids & 7).astype(np.uint8))
         np.bitwise_and.at(self._bits, ids >> 3, keep)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arrays import F32, I64, U8, Bool
-from .bitmap import all_set, test, unpack
+from .bitmap import all_set, bits_at, unpack
 from .hits import SearchResult, merge, nearest_pairs, no_hits
 from .metrics import pair_distances
 from .params import Metric
@@ -102,7 +102,7 @@ def _allowed(allowed: U8 | None, ids: I64, block: Block) -> Bool | np.bool_:
     if allowed is None:
         return np.True_
     if block.start < 0:
-        return test(allowed, ids)
+        return bits_at(allowed, ids)
     stop = block.start + len(ids)
     if all_set(allowed, block.start, stop):
         return np.True_

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrays import F32, I64, U8, Bool
-from .bitmap import test, unpack
+from .bitmap import bits_at, unpack
 from .errors import BadInput
 from .hits import SearchResult, merge, nearest_pairs, no_hits
 from .trained import Trained
@@ -184,7 +184,7 @@ def _fill(hits: SearchResult, i: int, first: int, row_ids: I64) -> None:
 
 
 def _allowed_only(allowed: U8, row_ids: I64) -> I64:
-    return row_ids[test(allowed, row_ids)]
+    return row_ids[bits_at(allowed, row_ids)]
 
 
 def _at_least_one(name: str, value: int | None) -> None:

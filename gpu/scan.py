@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import F32, I32, I64, U8
-from .bitmap import test
+from .bitmap import bits_at
 from .codec import Codec
 from .lists import Segment, SegmentedLists
 from .pq import accumulate, lookup_tables
@@ -96,7 +96,7 @@ def _score(
 ) -> tuple[I64, F32]:
     rows = segment.contents
     ids = rows.row_ids[places]
-    alive = test(allowed, ids)
+    alive = bits_at(allowed, ids)
     if not alive.all():
         ids, places, which = ids[alive], places[alive], which[alive]
     base = constants + codec.bias_mean[probes]
