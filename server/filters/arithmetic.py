@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from . import exact
 from .compare import decimals
 from .errors import DATETIME_OVERFLOW, DIVISION_BY_ZERO, OUT_OF_RANGE
-from .guard import Guard
+from .guard import Guard, distinct_pairs
 from .moments import DATE_END_DAY, DATE_INFINITY, DATE_MINUS_INFINITY, FIRST_DAY
 from .sqltypes import DTYPES, FLOATS, INTEGER_BOUNDS, INTEGERS, spoken
 from .values import Mask, Values
 
-#: 1 as an array: NumPy keeps the Decimal.
-_ONE = np.array([Decimal(1)], object)
+_ONE = Decimal(1)
 
 Kernel = Callable[[Guard, Values, Values], Values]
 
@@ -43,7 +42,7 @@ def arithmetic(operator: str, result_type: str) -> Kernel:
 def negate(guard: Guard, a: Values) -> Values:
     """Return -a."""
     if a.type == "numeric":
-        return Values("numeric", _objects(exact.negate, a.data))
+        return Values("numeric", a.data, None, [exact.negate(word) for word in a.vocabulary])
     if a.type in INTEGERS:
         guard.check(_is_least(a), f"{spoken(a.type)} out of range", OUT_OF_RANGE)
     with np.errstate(all="ignore"):
@@ -53,7 +52,7 @@ def negate(guard: Guard, a: Values) -> Values:
 def absolute(guard: Guard, a: Values) -> Values:
     """Return abs(a)."""
     if a.type == "numeric":
-        return Values("numeric", _objects(exact.absolute, a.data))
+        return Values("numeric", a.data, None, [exact.absolute(word) for word in a.vocabulary])
     if a.type in INTEGERS:
         guard.check(_is_least(a), f"{spoken(a.type)} out of range", OUT_OF_RANGE)
     with np.errstate(all="ignore"):
@@ -173,14 +172,17 @@ def _floats(
 _FLOAT_KERNELS = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
 
 
-def _numerics(operator: str, guard: Guard, a: NDArray[Any], b: NDArray[Any]) -> Values:
+def _numerics(operator: str, guard: Guard, a: Values, b: Values) -> Values:
+    """Work out each distinct pair once; what no row that counts needs may go wrong."""
+    data, pairs = distinct_pairs(guard, a, b)
     if operator in "/%":
-        zero = np.asarray(b == Decimal(0)).astype(np.bool_)
-        guard.check(zero, "division by zero", DIVISION_BY_ZERO)
-        b = np.where(zero, _ONE, b)
-    result = np.frompyfunc(_NUMERIC_KERNELS[operator], 2, 1)(a, b)
-    _check_bounds(guard, result)
-    return Values("numeric", result)
+        zero = np.array([not right for _, right in pairs], np.bool_)
+        guard.check(zero[data], "division by zero", DIVISION_BY_ZERO)
+        pairs = [(left, right or _ONE) for left, right in pairs]
+    words = [_NUMERIC_KERNELS[operator](left, right) for left, right in pairs]
+    beyond = np.array([not exact.is_bounded(word) for word in words], np.bool_)
+    guard.check(beyond[data], "value overflows numeric format", OUT_OF_RANGE)
+    return Values("numeric", data.astype(np.int32), None, words)
 
 
 _NUMERIC_KERNELS = {
@@ -190,14 +192,3 @@ _NUMERIC_KERNELS = {
     "/": exact.divide,
     "%": exact.remainder,
 }
-
-
-def _check_bounds(guard: Guard, values: NDArray[Any]) -> None:
-    """Raise FilterError where a numeric that counts passes its bound."""
-    bad = np.fromiter((not exact.is_bounded(value) for value in values), np.bool_, len(values))
-    guard.check(bad, "value overflows numeric format", OUT_OF_RANGE)
-
-
-def _objects(function: Callable[[Decimal], Decimal], values: NDArray[Any]) -> NDArray[Any]:
-    result: NDArray[Any] = np.frompyfunc(function, 1, 1)(values)
-    return result

@@ -7,6 +7,7 @@ A NULL item overlaps nothing and is contained in nothing, but two NULL items com
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from .guard import Guard
 from .sqltypes import array_of
 from .values import Arrays, Mask, Values, is_null, text, truth
 
+#: Up to this many wanted items, a pass for each beats counting the distinct ones per row.
+_FEW_ITEMS = 32
+
 
 def overlaps(guard: Guard, a: Arrays, b: Arrays) -> Values:
     """Return a && b."""
@@ -24,24 +28,20 @@ def overlaps(guard: Guard, a: Arrays, b: Arrays) -> Values:
         return overlaps(guard, b, a)
     if b.rows != 1:
         pairs_a, pairs_b = _pairs(a, b)
-        hits = np.isin(pairs_b[0], pairs_a[0])
-        return truth(_rows_with(b, pairs_b[1][hits]))
-    found = is_member(a.items, b.items) & ~is_null(a.items)
-    return truth(_rows_with(a, a.owners()[found]))
+        return truth(_rows_with(b, pairs_b[1][np.isin(pairs_b[0], pairs_a[0])]))
+    return truth(any_item(a, is_member(a.items, b.items) & ~is_null(a.items)))
 
 
 def contains(guard: Guard, a: Arrays, b: Arrays) -> Values:
     """Return a @> b."""
     if a.rows == 1:
         missing = ~is_member(b.items, a.items) | is_null(b.items)
-        return truth(~_rows_with(b, b.owners()[missing]))
+        return truth(~any_item(b, missing))
     if b.rows == 1:
         return truth(_contains_all(a, b.items))
     pairs_a, pairs_b = _pairs(a, b)
-    missing = ~np.isin(pairs_b[0], pairs_a[0])
-    incomplete = _rows_with(b, pairs_b[1][missing])
-    incomplete |= _rows_with(b, b.owners()[is_null(b.items)])
-    return truth(~incomplete)
+    incomplete = _rows_with(b, pairs_b[1][~np.isin(pairs_b[0], pairs_a[0])])
+    return truth(~(incomplete | any_item(b, is_null(b.items))))
 
 
 def contained(guard: Guard, a: Arrays, b: Arrays) -> Values:
@@ -72,11 +72,11 @@ def make_array(type_name: str, items: Sequence[Values], rows: int) -> Arrays:
     nulls = [np.broadcast_to(is_null(item), rows) for item in items]
     null = np.stack(nulls, axis=1).ravel()
     mask = null if null.any() else None
-    words = [word for item in items for word in item.vocabulary] if type_name == "text" else None
     values = Values(type_name, flat, mask)
-    if words is not None:
-        merged = text(flat, words)
-        values = Values("text", merged.data, mask, merged.words)
+    if items[0].words is not None:
+        words = [word for item in items for word in item.vocabulary]
+        merged = text(flat, words) if type_name == "text" else Values(type_name, flat, mask, words)
+        values = replace(merged, null=mask)
     offsets = np.arange(rows + 1, dtype=np.int64) * len(items)
     return Arrays(array_of(type_name), values, offsets)
 
@@ -92,6 +92,14 @@ def _columns(items: Sequence[Values]) -> list[NDArray[Any]]:
     return columns
 
 
+def any_item(a: Arrays, found: Mask) -> Mask:
+    """Return the rows of which an item is ``found`` (bool per item)."""
+    found = np.broadcast_to(found, a.items.rows)
+    # One more, so that the offset of an empty array at the end is inside.
+    starts, padded = a.offsets[:-1], np.append(found, False)
+    return np.logical_or.reduceat(padded, starts) & (a.offsets[1:] > starts)
+
+
 def _rows_with(a: Arrays, owners: NDArray[np.int64]) -> Mask:
     found = np.zeros(a.rows, np.bool_)
     found[owners] = True
@@ -103,14 +111,16 @@ def _contains_all(a: Arrays, wanted: Values) -> Mask:
     if wanted.null is not None:
         return np.zeros(a.rows, np.bool_)
     x, y = comparable(a.items, wanted, ordered=False)
-    y = np.unique(y)
-    if len(y) == 0:
-        return np.ones(a.rows, np.bool_)
+    y, present = np.unique(y), ~is_null(a.items)
+    if len(y) <= _FEW_ITEMS:
+        result = np.ones(a.rows, np.bool_)
+        for value in y:
+            result &= any_item(a, (x == value) & present)
+        return result
     places = np.searchsorted(y, x).clip(max=len(y) - 1)
-    found = (y[places] == x) & ~is_null(a.items)
+    found = (y[places] == x) & present
     pairs = np.unique(a.owners()[found] * len(y) + places[found])
-    counts = np.bincount(pairs // len(y), minlength=a.rows)
-    return np.asarray(counts == len(y))
+    return np.asarray(np.bincount(pairs // len(y), minlength=a.rows) == len(y))
 
 
 _Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -69,11 +69,11 @@ def _to_integer(guard: Guard, values: Values, target: str) -> Values:
 
 def _numeric_to_integer(guard: Guard, values: Values, target: str) -> Values:
     bound = INTEGER_BOUNDS[target]
-    rounded = [exact.round_half_away(value) for value in values.data.tolist()]
+    rounded = [exact.round_half_away(word) for word in values.vocabulary]
     bad = np.array([not -bound <= value < bound for value in rounded], np.bool_)
-    guard.check(bad, f"{spoken(target)} out of range", OUT_OF_RANGE)
+    guard.check(bad[values.data], f"{spoken(target)} out of range", OUT_OF_RANGE)
     kept = [value if -bound <= value < bound else 0 for value in rounded]
-    return Values(target, np.array(kept, DTYPES[target]))
+    return Values(target, np.array(kept, DTYPES[target])[values.data])
 
 
 def _to_float(guard: Guard, values: Values, target: str) -> Values:
@@ -90,15 +90,15 @@ def _to_float(guard: Guard, values: Values, target: str) -> Values:
 
 def _to_numeric(guard: Guard, values: Values) -> Values:
     if values.type in INTEGERS:
-        return Values("numeric", decimals(values))
+        return decimals(values)
     digits = _FLOAT_DIGITS[values.type]
     bad = ~np.isfinite(values.data)
     message = "numeric has no NaN or infinity here"
     guard.check(bad, message, FEATURE_NOT_SUPPORTED)
-    numbers = np.where(bad, 0, values.data).astype(np.float64).tolist()
-    data = np.empty(len(numbers), object)
-    data[:] = [exact.check_numeric(Decimal(f"{n:.{digits}g}"), guard.position) for n in numbers]
-    return Values("numeric", data)
+    unique, codes = np.unique(np.where(bad, 0, values.data), return_inverse=True)
+    shown = [f"{float(value):.{digits}g}" for value in unique]
+    words = [exact.check_numeric(Decimal(number), guard.position) for number in shown]
+    return Values("numeric", codes.astype(np.int32), None, words)
 
 
 def _to_moment(guard: Guard, values: Values, target: str) -> Values:
@@ -117,24 +117,25 @@ def _to_moment(guard: Guard, values: Values, target: str) -> Values:
 
 def _from_text(guard: Guard, values: Values, target: str) -> Values:
     """Read each word that a row that counts has; the first that is no ``target`` is the error."""
-    counting = np.broadcast_to(guard.counting(values.rows), values.data.shape)
+    counting = guard.counting(values.rows)
     used, places = np.unique(values.data[counting], return_inverse=True)
     words = values.vocabulary
-    read = sequence(target, [from_text(target, words[code], guard.position) for code in used])
-    data = np.zeros(values.rows, DTYPES[target])
-    if target == "numeric":
-        data[:] = Decimal(0)
-    data[counting] = read.data[places]
-    return Values(target, data)
+    # Rows that do not count get the value at the end, a NULL: any value will do.
+    found = [from_text(target, words[code], guard.position) for code in used]
+    read = sequence(target, [*found, None])
+    data = np.full(values.rows, len(found))
+    data[counting] = places
+    return Values(target, read.data[data], None, read.words)
 
 
 def _numeric_to_float(guard: Guard, values: Values, target: str) -> Values:
     """Cast by way of text, as Postgres does: so the float is the nearest one."""
-    counting = np.broadcast_to(guard.counting(values.rows), values.data.shape)
     read = float4_from_text if target == "float4" else _double
-    data = np.zeros(values.rows, DTYPES[target])
-    data[counting] = [read(str(value), guard.position) for value in values.data[counting]]
-    return Values(target, data)
+    counting = guard.counting(values.rows)
+    table = np.zeros(len(values.vocabulary), DTYPES[target])
+    for code in np.unique(values.data[counting]).tolist():
+        table[code] = read(str(values.vocabulary[code]), guard.position)
+    return Values(target, table[values.data])
 
 
 def _double(word: str, position: int) -> float:
@@ -146,7 +147,7 @@ def _double(word: str, position: int) -> float:
 def _to_text(values: Values) -> Values:
     write = _WRITERS[values.type]
     if values.type == "numeric":
-        return text(np.arange(values.rows), [write(value) for value in values.data])
+        return text(values.data, [write(word) for word in values.vocabulary])
     # By their bits, because -0 equals 0 but is written as -0.
     bits = values.data.view(f"i{values.data.itemsize}") if values.type in FLOATS else values.data
     unique, codes = np.unique(bits, return_inverse=True)

@@ -53,6 +53,8 @@ from .values import Vector
 #: Columns, operators and calls of one filter; each may cost a pass over all rows.
 MAX_OPERATIONS = 20_000
 
+_REGULAR_EXPRESSIONS = ("~", "~*", "!~", "!~*")
+
 Parameters = Sequence[object] | Mapping[str, object] | None
 
 
@@ -120,10 +122,10 @@ class _Checker:
         """Give a type to what has none."""
         position = untyped.position
         if untyped.parameter:
-            return Const.of(type_name, from_python(type_name, untyped.value, position))
+            return Const(type_name, from_python(type_name, untyped.value, position))
         if untyped.value is None:
-            return Const.of(type_name, None)
-        return Const.of(type_name, from_text(type_name, str(untyped.value), position))
+            return Const(type_name, None)
+        return Const(type_name, from_text(type_name, str(untyped.value), position))
 
     def _settle(self, checked: Checked) -> Node:
         """Give a type to what has none and no context: a parameter's own, or else text."""
@@ -170,7 +172,7 @@ class _Checker:
 
     def _number(self, tree: syntax.Number) -> Checked:
         type_name, value = _number_value(tree.text, tree.position)
-        return Const.of(type_name, value)
+        return Const(type_name, value)
 
     def _string(self, tree: syntax.String) -> Checked:
         return Untyped(tree.text, False, tree.position)
@@ -178,7 +180,7 @@ class _Checker:
     def _keyword(self, tree: syntax.Keyword) -> Checked:
         if tree.value is None:
             return Untyped(None, False, tree.position)
-        return Const.of("bool", tree.value)
+        return Const("bool", tree.value)
 
     def _parameter(self, tree: syntax.Parameter) -> Checked:
         if tree.key not in self._params:
@@ -232,10 +234,15 @@ class _Checker:
             return self._two_untyped(left, right)
         if isinstance(left, Untyped):
             assert not isinstance(right, Untyped)
-            return self._assume(left, right.type), right
+            return self._like_other(symbol, left, right.type, position), right
         if isinstance(right, Untyped):
-            return left, self._assume(right, left.type)
+            return left, self._like_other(symbol, right, left.type, position)
         return left, right
+
+    def _like_other(self, symbol: str, untyped: Untyped, other: str, position: int) -> Node:
+        if resolve(symbol, other, other) is None:
+            raise _no_operator(symbol, other, other, position)
+        return self._assume(untyped, other)
 
     def _two_untyped(self, left: Untyped, right: Untyped) -> tuple[Node, Node]:
         for untyped in (left, right):
@@ -295,16 +302,21 @@ class _Checker:
         """Check IN: constants are compared as one array, what depends on columns one by one."""
         operand = self._shared(tree.operand)
         items = [self.check(item) for item in tree.items]
-        fixed = [item for item in items if isinstance(item, Untyped) or not has_column(item)]
+        fixed: list[Checked] = []
+        rest: list[Checked] = []
+        for item in items:
+            (fixed if isinstance(item, (Untyped, Const)) or not columns_of(item) else rest).append(
+                item
+            )
         parts: list[Node] = []
-        rest = items
         symbol = "<>" if tree.negated else "="
         if len(fixed) > 1 and (common := common_type([_type(item) for item in (operand, *fixed)])):
             if is_array(common):
                 raise unsupported("a list of arrays", tree.position)
             array = MakeArray(common, tuple(self._implicit(item, common) for item in fixed))
             parts.append(self._quantify(symbol, operand, array, tree.negated, tree.position))
-            rest = [item for item in items if item not in fixed]
+        else:
+            rest = items
         parts += [self._operate(symbol, operand, item, tree.position) for item in rest]
         return parts[0] if len(parts) == 1 else Junction(tree.negated, tuple(parts))
 
@@ -363,7 +375,7 @@ class _Checker:
         """Cast ARRAY[...] item by item, so that untyped items are read as the wanted type."""
         element = element_of(type_name)
         if not array.items:
-            return Const.of(type_name, ())
+            return Const(type_name, ())
         items: list[Checked] = []
         for item in array.items:
             checked = self.check(item)
@@ -469,11 +481,6 @@ _CHECKS: dict[type, Callable[[_Checker, Any], Checked]] = {
 }
 
 
-def has_column(node: Node) -> bool:
-    """Whether a tree depends on a column."""
-    return bool(columns_of(node))
-
-
 def columns_of(node: Node) -> frozenset[str]:
     """Return the names of the columns of a tree."""
     names: set[str] = set()
@@ -525,12 +532,12 @@ def _number_value(text: str, position: int) -> tuple[str, Value]:
 
 
 def _no_operator(symbol: str, left: str, right: str, position: int) -> FilterError:
+    if symbol in _REGULAR_EXPRESSIONS:
+        return unsupported("a regular expression", position, "use LIKE or ILIKE")
     message = f"operator does not exist: {spoken(left)} {symbol} {spoken(right)}"
     hint = None
     if casts_implicitly(right, left) or casts_implicitly(left, right):
         hint = f"cast one side: ..::{left if casts_implicitly(right, left) else right}"
-    elif symbol in ("~", "~*", "!~", "!~*"):
-        hint = "regular expressions are not supported; use LIKE or ILIKE"
     return FilterError(message, position, errors.UNDEFINED_FUNCTION, hint)
 
 

@@ -36,6 +36,12 @@ COMPARISONS = {
 
 _MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
+#: Up to this many values, a pass over the column for each beats a search for each row.
+_FEW_VALUES = 6
+
+#: Up to this distance between smallest and largest, a table of them is small.
+_TABLE_RANGE = 4_000_000
+
 #: Below this many words to look up, searching a vocabulary beats building a table of it.
 _FEW_WORDS = 8
 
@@ -47,7 +53,7 @@ def compare(operator: str, a: Values, b: Values) -> Mask:
     if a.rows == 1 and b.rows != 1:
         return compare(_MIRRORED[operator], b, a)
     if b.type == "numeric" and b.rows == 1 and a.type in INTEGERS:
-        return _compare_to_decimal(operator, a.data, b.data[0])
+        return _compare_to_decimal(operator, a.data, b.vocabulary[b.data[0]])
     x, y = comparable(a, b, ordered=operator not in ("=", "<>"))
     if b.rows == 1 and a.type in INTEGERS:
         # A Python integer compares in the column's own type, whatever its size.
@@ -62,10 +68,23 @@ def is_member(a: Values, wanted: Values) -> Mask:
     if wanted.rows == 1:
         return compare("=", a, wanted)
     x, y = comparable(a, wanted, ordered=False)
-    found: Mask = np.isin(x, y)
+    found = _among(x, np.unique(y))
     if a.type in FLOATS and np.isnan(y).any():
         found |= np.isnan(x)
     return found
+
+
+def _among(x: NDArray[Any], y: NDArray[Any]) -> Mask:
+    """Return which of ``x`` are among ``y``, which is sorted and holds each value once."""
+    if len(y) <= _FEW_VALUES:
+        found = np.zeros(len(x), np.bool_)
+        for value in y:
+            found |= x == value
+        return found
+    if y.dtype.kind == "i" and int(y[-1]) - int(y[0]) < _TABLE_RANGE:
+        return np.isin(x, y, kind="table")
+    places = np.searchsorted(y, x)
+    return np.asarray(y[places.clip(max=len(y) - 1)] == x)
 
 
 def comparable(a: Values, b: Values, *, ordered: bool) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -74,19 +93,18 @@ def comparable(a: Values, b: Values, *, ordered: bool) -> tuple[NDArray[Any], ND
         return _ranks(a, b) if ordered else _codes(a, b)
     if a.type != b.type and a.type in MOMENTS:
         return ticks(a), ticks(b)
-    if "numeric" in (a.type, b.type) and a.type != b.type:
-        return decimals(a), decimals(b)
+    if "numeric" in (a.type, b.type):
+        return _ranks(decimals(a), decimals(b))
     return a.data, b.data
 
 
-def decimals(values: Values) -> NDArray[Any]:
-    """Return integers or numerics as Decimal objects."""
+def decimals(values: Values) -> Values:
+    """Return integers as numeric."""
     if values.type == "numeric":
-        return values.data
-    unique, inverse = np.unique(values.data, return_inverse=True)
-    objects = np.empty(len(unique), object)
-    objects[:] = [Decimal(value) for value in unique.tolist()]
-    return objects[inverse]
+        return values
+    unique, codes = np.unique(values.data, return_inverse=True)
+    words = [Decimal(value) for value in unique.tolist()]
+    return Values("numeric", codes.astype(np.int32), values.null, words)
 
 
 def ticks(values: Values) -> NDArray[np.int64]:
@@ -173,7 +191,7 @@ def _find(words: Sequence[str], word: str) -> int:
 
 
 def _ranks(a: Values, b: Values) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return numbers that order the texts of both."""
+    """Return numbers that order the words of both."""
     if b.rows == 1:
         word = b.vocabulary[b.data[0]]
         sides = np.fromiter(((w > word) - (w < word) for w in a.vocabulary), np.int8)

@@ -81,8 +81,8 @@ class _Folding:
 
     def _fold_call(self, node: Call) -> Node:
         arguments = self._all(node.arguments)
-        if any(isinstance(argument, Const) and argument.is_null for argument in arguments):
-            return Const.of(node.type, None)
+        if any(isinstance(argument, Const) and argument.value is None for argument in arguments):
+            return Const(node.type, None)
         call = replace(node, arguments=arguments)
         return call if node.stable else _evaluated(call, arguments)
 
@@ -90,13 +90,13 @@ class _Folding:
         kept: list[Node] = []
         for operand in node.operands:
             folded = self.fold(operand)
-            if isinstance(folded, Const) and not folded.is_null:
-                if _is_true(folded) != node.every:
+            if isinstance(folded, Const) and folded.value is not None:
+                if folded.value is not node.every:
                     return folded
                 continue
             kept.append(folded)
         if not kept:
-            return Const.of("bool", node.every)
+            return Const("bool", node.every)
         return _evaluated(replace(node, operands=tuple(kept)), tuple(kept))
 
     def _fold_case(self, node: Case) -> Node:
@@ -104,7 +104,7 @@ class _Folding:
         for condition, result in node.branches:
             folded = self.fold(condition)
             if isinstance(folded, Const):
-                if not _is_true(folded):
+                if folded.value is not True:
                     continue
                 return self._case(node, branches, self.fold(result))
             branches.append((folded, self.fold(result)))
@@ -117,13 +117,11 @@ class _Folding:
         return Case(node.type, tuple(branches), otherwise)
 
 
-def _is_true(node: Const) -> bool:
-    """Whether a boolean constant is TRUE."""
-    return scalar(node.vector) is True
-
-
 def _evaluated(node: Node, parts: tuple[Node, ...]) -> Node:
     """Return the node's value if all its parts are constants, else the node."""
-    if not all(isinstance(part, Const) for part in parts):
+    constants = [part for part in parts if isinstance(part, Const)]
+    if len(constants) < len(parts):
         return node
-    return Const(node.type, node.evaluate(Rows(_no_column, 1)))
+    if isinstance(node, MakeArray):
+        return Const(node.type, tuple(part.value for part in constants))
+    return Const(node.type, scalar(node.evaluate(Rows(_no_column, 1))))

@@ -31,7 +31,7 @@ class _Segment:
 
 def lower(text: str) -> str:
     """Fold ASCII letters only, as Postgres does under COLLATE "C"."""
-    return text.translate(_ASCII_LOWER)
+    return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
 
 
 def escape_pattern(pattern: str, escape: str, position: int) -> str:
@@ -62,6 +62,8 @@ def compile_like(pattern: str, *, fold: bool) -> Callable[[str], bool]:
     """
     pattern = lower(pattern) if fold else pattern
     pieces, dangling = _split(pattern)
+    if not (dangling or fold) and (simple := _simple(pieces)):
+        return simple
     segments = [_segment(piece) for piece in pieces]
 
     def matches(text: str) -> bool:
@@ -69,6 +71,28 @@ def compile_like(pattern: str, *, fold: bool) -> Callable[[str], bool]:
         return _dangle(segments, text) if dangling else _match(segments, text)
 
     return matches
+
+
+def has_dangling_escape(pattern: str) -> bool:
+    """Whether the pattern ends in an escape that escapes nothing."""
+    return _split(pattern)[1]
+
+
+def _simple(pieces: list[list[str | None]]) -> Callable[[str], bool] | None:
+    """Return the method of str that does the same, for text, text%, %text and %text%."""
+    if any(character is None for piece in pieces for character in piece):
+        return None
+    texts = ["".join(character or "" for character in piece) for piece in pieces]
+    if len(texts) == 1:
+        return texts[0].__eq__
+    first, last = texts[0], texts[-1]
+    if len(texts) == 3 and not first and not last:
+        return lambda text: texts[1] in text
+    if len(texts) == 2 and not last:
+        return lambda text: text.startswith(first)
+    if len(texts) == 2 and not first:
+        return lambda text: text.endswith(last)
+    return None
 
 
 def _split(pattern: str) -> tuple[list[list[str | None]], bool]:

@@ -217,7 +217,7 @@ def _narrow(value: float, text: str, position: int) -> float:
     if abs(value) >= _FLOAT4_END:
         raise FilterError("value out of range for type real", position, OUT_OF_RANGE)
     nearest = np.float32(value)
-    other = np.nextafter(nearest, np.float32(math.inf if value > nearest else -math.inf))
+    other = np.nextafter(nearest, np.float32(math.inf if value > float(nearest) else -math.inf))
     if value * 2 == float(nearest) + float(other) and _FLOAT.fullmatch(text.strip(_WHITESPACE)):
         exact = Decimal(text.strip(_WHITESPACE))
         if exact != Decimal(value):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,22 +64,17 @@ class Node(Protocol):
         """Return the value of each row; raise FilterError if one that is needed has none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Const:
-    """A constant: a vector of one row."""
+    """A constant; ``value`` None is NULL."""
 
     type: str
-    vector: Vector
+    value: Value | None
 
-    @classmethod
-    def of(cls, type_name: str, value: Value | None) -> Const:
-        """Return the constant of a value."""
-        return cls(type_name, constant(type_name, value))
-
-    @property
-    def is_null(self) -> bool:
-        """Whether it is NULL."""
-        return bool(is_null(self.vector)[0])
+    @cached_property
+    def vector(self) -> Vector:
+        """The one row that stands for all."""
+        return constant(self.type, self.value)
 
     def evaluate(self, rows: Rows) -> Vector:
         """Return the one row that stands for all."""
@@ -290,7 +286,7 @@ def _choose(type_name: str, count: int, chosen: list[tuple[Mask, Values]]) -> Va
     """Return one vector of the rows of several."""
     data = np.zeros(count, DTYPES[type_name])
     null = np.zeros(count, np.bool_)
-    words: list[str] = []
+    words: list[Any] = []
     for rows, values in chosen:
         source = values.data
         if values.words is not None:
@@ -298,11 +294,10 @@ def _choose(type_name: str, count: int, chosen: list[tuple[Mask, Values]]) -> Va
             words += values.words
         np.copyto(data, source, where=rows)
         np.copyto(null, is_null(values), where=rows)
+    mask = null if null.any() else None
     if type_name == "text":
-        # Rows that no branch claims do not exist, so every code has a word.
-        merged = text(data, words)
-        return replace(merged, null=null if null.any() else None)
-    return Values(type_name, data, null if null.any() else None)
+        return replace(text(data, words), null=mask)
+    return Values(type_name, data, mask, words or None)
 
 
 def _truth(node: Node, rows: Rows) -> Values:

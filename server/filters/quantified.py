@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import any_item
 from .compare import is_member
 from .errors import PROGRAM_LIMIT_EXCEEDED, FilterError
 from .guard import Guard
@@ -35,15 +35,9 @@ def quantify(guard: Guard, kernel: Kernel, left: Values, array: Arrays, every: b
     found: Mask = kernel(Guard(guard.position, active, null), repeated, array.items).data
     known = np.ones(len(owners), np.bool_) if null is None else ~null
     # One TRUE decides ANY, one FALSE decides ALL.
-    decided = _rows_with(array, owners[known & (found != every)])
-    unknown = _rows_with(array, owners[~known]) & ~decided
+    decided = any_item(array, known & (found != every))
+    unknown = any_item(array, ~known) & ~decided
     return truth(decided != every, either(array.null, unknown))
-
-
-def _rows_with(array: Arrays, owners: NDArray[np.int64]) -> Mask:
-    found = np.zeros(array.rows, np.bool_)
-    found[owners] = True
-    return found
 
 
 def quantify_constant(

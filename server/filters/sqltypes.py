@@ -14,8 +14,8 @@ MOMENTS = ("date", "timestamp", "timestamptz")
 SCALARS = ("bool", *NUMBERS, "text", *MOMENTS, "uuid")
 
 #: NumPy type of the values of each scalar type. uuid is S16: fixed 16 bytes, ordered as memcmp
-#: orders them. numeric holds Decimal objects. text holds codes of words.
-DTYPES: dict[str, str] = {**COLUMN_DTYPES, "uuid": "S16", "numeric": "O"}
+#: orders them. text and numeric hold codes of words.
+DTYPES: dict[str, str] = {**COLUMN_DTYPES, "uuid": "S16", "numeric": "<i4"}
 
 #: Smallest and largest value of the integer types.
 INTEGER_BOUNDS = {"int2": 2**15, "int4": 2**31, "int8": 2**63}

@@ -5,15 +5,20 @@ Letters are those of ASCII, as under COLLATE "C": upper('ä') is 'ä'.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .guard import Guard
-from .like import DanglingEscape, compile_like, dangling_error, escape_pattern, lower
+from .guard import Guard, distinct_pairs
+from .like import (
+    DanglingEscape,
+    compile_like,
+    dangling_error,
+    escape_pattern,
+    has_dangling_escape,
+    lower,
+)
 from .values import Mask, Values, text, truth
 
 _ASCII_UPPER = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
@@ -26,7 +31,11 @@ def lower_text(guard: Guard, a: Values) -> Values:
 
 def upper_text(guard: Guard, a: Values) -> Values:
     """Return upper(a)."""
-    return text(a.data, [word.translate(_ASCII_UPPER) for word in a.vocabulary])
+    return text(a.data, [_upper(word) for word in a.vocabulary])
+
+
+def _upper(word: str) -> str:
+    return word.upper() if word.isascii() else word.translate(_ASCII_UPPER)
 
 
 def length_of(guard: Guard, a: Values) -> Values:
@@ -36,7 +45,7 @@ def length_of(guard: Guard, a: Values) -> Values:
 
 def escaped(guard: Guard, pattern: Values, escape: Values) -> Values:
     """Return patterns whose escape character is the backslash."""
-    data, pairs = _pairs(guard, pattern, escape)
+    data, pairs = distinct_pairs(guard, pattern, escape)
     words = [escape_pattern(word, mark, guard.position) for word, mark in pairs]
     return text(data, words)
 
@@ -54,12 +63,14 @@ def like(operator: str) -> Callable[[Guard, Values, Values], Values]:
 
 def _like(guard: Guard, a: Values, patterns: Values, *, fold: bool) -> Mask:
     if patterns.rows != 1:
-        data, pairs = _pairs(guard, a, patterns)
+        data, pairs = distinct_pairs(guard, a, patterns)
         compiled = lru_cache(maxsize=None)(lambda pattern: compile_like(pattern, fold=fold))
         outcomes = [_test(compiled(pattern), word) for word, pattern in pairs]
     else:
         data = a.data
         matches = compile_like(patterns.vocabulary[patterns.data[0]], fold=fold)
+        if not has_dangling_escape(patterns.vocabulary[patterns.data[0]]):
+            return np.fromiter(map(matches, a.vocabulary), np.bool_)[data]
         outcomes = [_test(matches, word) for word in a.vocabulary]
     table = np.array(outcomes, np.int8)[data]
     if (table < 0).any() and np.any((table < 0) & guard.counting(len(table))):
@@ -75,22 +86,7 @@ def _test(matches: Callable[[str], bool], word: str) -> int:
         return -1
 
 
-def _pairs(guard: Guard, a: Values, b: Values) -> tuple[NDArray[Any], Sequence[tuple[str, str]]]:
-    """Return each row's pair of words as a number, and the distinct pairs by number.
-
-    All rows that do not count have one and the same pair.
-    """
-    size = len(b.vocabulary)
-    joint = a.data.astype(np.int64) * size + b.data
-    counting = guard.counting(len(joint))
-    if counting.any():
-        joint[~counting] = joint[counting.argmax()]
-    unique, inverse = np.unique(joint, return_inverse=True)
-    words_a, words_b = a.vocabulary, b.vocabulary
-    return inverse, [(words_a[j // size], words_b[j % size]) for j in unique.tolist()]
-
-
 def concatenate(guard: Guard, a: Values, b: Values) -> Values:
     """Return a || b."""
-    data, pairs = _pairs(guard, a, b)
+    data, pairs = distinct_pairs(guard, a, b)
     return text(data, [left + right for left, right in pairs])

@@ -7,6 +7,7 @@ Invariants:
   three-valued logic, is TRUE and is NULL.
 - Other data of NULL rows is arbitrary, but safe to compute with.
 - The words of a text vector are distinct: equal codes are equal texts and the other way round.
+  Those of a numeric vector may repeat.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from .sqltypes import DTYPES, element_of, is_array
 
 Mask = NDArray[np.bool_]
 
-_ZEROS: dict[str, Value] = {"bool": False, "text": "", "uuid": b"", "numeric": Decimal(0)}
+_ZEROS: dict[str, Any] = {"bool": False, "text": "", "uuid": b"", "numeric": Decimal(0)}
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
     """Scalars: ``data`` of DTYPES[type], ``null`` bool or None where no row is NULL.
 
-    Text: ``data`` are i32 codes into ``words``.
+    Text and numeric: ``data`` are i32 codes into ``words``, of str or of Decimal.
     """
 
     type: str
     data: NDArray[Any]
     null: Mask | None = None
-    words: Sequence[str] | None = None
+    words: Sequence[Any] | None = None
 
     @property
     def rows(self) -> int:
@@ -47,8 +48,8 @@ class Values:
         return len(self.data)
 
     @property
-    def vocabulary(self) -> Sequence[str]:
-        """The words of a text vector."""
+    def vocabulary(self) -> Sequence[Any]:
+        """The words of a text or numeric vector."""
         assert self.words is not None
         return self.words
 
@@ -124,14 +125,14 @@ def sequence(type_name: str, values: Sequence[Value | None]) -> Values:
     """Return scalars given one by one as a vector."""
     null = np.fromiter((value is None for value in values), np.bool_, len(values))
     zero = _ZEROS.get(type_name, 0)
-    filled = [zero if value is None else value for value in values]
+    filled: list[Any] = [zero if value is None else value for value in values]
     mask = null if null.any() else None
-    if type_name != "text":
+    if type_name not in ("text", "numeric"):
         return Values(type_name, _data(type_name, filled), mask)
     words = list(dict.fromkeys(filled))
     codes = {word: code for code, word in enumerate(words)}
     data = np.fromiter((codes[word] for word in filled), np.int32, len(filled))
-    return Values(type_name, data, mask, [str(word) for word in words])
+    return Values(type_name, data, mask, words)
 
 
 def constant(type_name: str, value: Value | None) -> Vector:
@@ -177,15 +178,14 @@ def _scalars(
 def _item(values: Values, index: int) -> Value | None:
     if values.null is not None and values.null[index]:
         return None
-    if values.type == "text":
-        return values.vocabulary[int(values.data[index])]
-    value = values.data[index]
+    if values.words is not None:
+        return cast("Value", values.words[int(values.data[index])])
     if values.type == "uuid":
-        return bytes(value).ljust(16, b"\0")
-    return cast("Value", value.item() if isinstance(value, np.generic) else value)
+        return bytes(values.data[index]).ljust(16, b"\0")
+    return cast("Value", values.data[index].item())
 
 
-def _data(type_name: str, values: Sequence[Value]) -> NDArray[Any]:
+def _data(type_name: str, values: Sequence[Any]) -> NDArray[Any]:
     data = np.empty(len(values), DTYPES[type_name])
     if len(values):
         data[:] = values
