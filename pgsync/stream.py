@@ -11,7 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,9 +32,8 @@ from .messages import (
     Truncate,
     Type,
 )
+from .pending import PendingRows
 from .pgoutput import decode
-from .row_blocks import RowBlock, RowRun
-from .row_messages import decode_row_messages
 from .streamed import StreamedTransaction
 from .table import TableSpec
 from .values import RowDecoder
@@ -71,24 +69,21 @@ class ChangeAssembler:
         self.table = table
         self._epoch, self._system_id = epoch, system_id
         self._start_lsn = self._watermark = self._taken_watermark = self._source_lsn = start_lsn
-        self._decoder = RowDecoder(table)
+        decoder = RowDecoder(table)
         # A NULL or sparse vector takes its full size once it is decoded.
-        self._batch_rows = max(1, min(batch_rows, batch_bytes // self._decoder.vector_bytes))
-        self._batch_bytes = batch_bytes
+        batch_rows = max(1, min(batch_rows, batch_bytes // decoder.vector_bytes))
+        self._pending = PendingRows(decoder, batch_rows=batch_rows, batch_bytes=batch_bytes)
+        self._no_rows = pa.RecordBatch.from_pylist([], decoder.schema)
+        self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
         self._stream_memory_bytes, self._spill_directory = stream_memory_bytes, spill_directory
         self._relation = table.relation_id.to_bytes(4)
         self._type_names: dict[int, str] = {}
         self._layout: RelationLayout | ResyncNeeded | None = None
         self._commit_lsn: int | None = None
         self._skipping = False
-        self._ordinal = 0
-        self._run: RowRun | None = None
-        self._span_open = False
         self._streamed: dict[int, StreamedTransaction] = {}
         self._stream: StreamedTransaction | None = None
         self._held_bytes = 0
-        self._blocks: deque[RowBlock] = deque()
-        self._block_rows = self._block_bytes = 0
 
     @property
     def watermark_lsn(self) -> int:
@@ -103,12 +98,12 @@ class ChangeAssembler:
     @property
     def pending_rows(self) -> int:
         """Rows that wait for ``take``; those of uncommitted streamed transactions do not count."""
-        return self._block_rows + (len(self._run.ends) if self._run else 0)
+        return self._pending.n_rows
 
     @property
     def pending_bytes(self) -> int:
         """Wire bytes of the pending rows."""
-        return self._block_bytes + (len(self._run.data) if self._run else 0)
+        return self._pending.n_bytes
 
     @property
     def in_transaction(self) -> bool:
@@ -150,75 +145,51 @@ class ChangeAssembler:
         whose commit has not arrived yet; it does not raise the watermark above them.
         Raises DecodeError and ResyncNeeded.
         """
+        pending = self._pending
         if flush:
-            self._cut_run()
+            pending.cut(self._watermark)
         batches: list[ChangeBatch] = []
-        while len(batches) < max_batches and self._blocks and (flush or self._full()):
-            batches.append(self._next_batch(flush))
+        while len(batches) < max_batches and (pending.ready if flush else pending.full):
+            rows, watermark = pending.pop()
+            drained = flush and not pending.ready
+            batches.append(self._batch(rows, self._watermark if drained else watermark))
         if flush and not batches and self._watermark > self._taken_watermark:
-            batches.append(self._batch([], self._watermark))
+            batches.append(self._batch(self._no_rows, self._watermark))
         return batches
+
+    def _batch(self, rows: pa.RecordBatch, watermark_lsn: int) -> ChangeBatch:
+        self._taken_watermark = watermark_lsn
+        return ChangeBatch(
+            kind=BatchKind.CHANGES,
+            epoch=self._epoch,
+            watermark_lsn=watermark_lsn,
+            source_lsn=self.source_lsn,
+            system_id=self._system_id,
+            rows=rows,
+        )
 
     def close(self) -> None:
         """Drop what is pending and remove spill files."""
-        self._stream = self._run = None
+        self._stream = None
         self._streamed.clear()
-        self._blocks.clear()
-        self._block_rows = self._block_bytes = 0
+        self._pending.clear()
 
     # Rows
 
     def _take_row(self, payload: bytes | memoryview) -> None:
-        commit_lsn = self._commit_lsn
-        if commit_lsn is None:
+        if self._commit_lsn is None:
             raise DecodeError("row message", 0, "a row outside of any transaction")
         if payload[1:5] != self._relation:
             _refuse_short(payload, _SHORTEST_ROW)
             return
         if not self._skipping:
-            self._append(payload, commit_lsn)
+            self._append(payload)
 
-    def _append(self, payload: bytes | memoryview, commit_lsn: int) -> None:
-        run = self._run
-        if run is None or run.layout is not self._layout:
-            run = self._start_run()
-        if not self._span_open:
-            run.spans.append((len(run.ends), commit_lsn, self._ordinal))
-            self._span_open = True
-        run.data += payload
-        run.ends.append(len(run.data))
-        self._ordinal += 1
-        if len(run.data) >= self._batch_bytes or len(run.ends) >= self._batch_rows:
-            self._close_run()
-
-    def _start_run(self) -> RowRun:
-        layout = _usable(self._layout)
-        self._close_run()
-        self._run = RowRun(layout)
-        return self._run
-
-    def _close_run(self) -> None:
-        """Queue the run as it is, with the rows of an open transaction."""
-        if self._run is not None and self._run.ends:
-            self._queue(self._run.block(self._watermark))
-        self._run = None
-        self._span_open = False
-
-    def _cut_run(self) -> None:
-        """Queue the rows of complete transactions."""
-        run = self._run
-        if run is None or not run.complete_rows:
-            return
-        if run.complete_rows == len(run.ends):
-            self._close_run()
-        else:
-            done, self._run = run.split()
-            self._queue(done.block(self._watermark))
-
-    def _queue(self, block: RowBlock) -> None:
-        self._blocks.append(block)
-        self._block_rows += block.n_rows
-        self._block_bytes += block.n_bytes
+    def _append(self, payload: bytes | memoryview) -> None:
+        layout = self._layout
+        if not isinstance(layout, RelationLayout):
+            layout = _usable(layout)
+        self._pending.append(layout, payload, self._watermark)
 
     def _hold_row(self, stream: StreamedTransaction, payload: bytes | memoryview) -> None:
         """Keep a row of a streamed transaction; its message carries a transaction id first."""
@@ -275,13 +246,12 @@ class ChangeAssembler:
         self._require("Begin", self._commit_lsn is None and self._stream is None)
         self._commit_lsn = message.final_lsn
         self._skipping = message.final_lsn < self._start_lsn
-        self._ordinal, self._span_open = 0, False
+        self._pending.begin(message.final_lsn)
 
     def _commit(self, message: Commit) -> None:
         self._require("Commit", self._commit_lsn == message.commit_lsn)
         self._commit_lsn = None
-        if self._run is not None:
-            self._run.complete_rows = len(self._run.ends)
+        self._pending.complete()
         self._watermark = max(self._watermark, message.end_lsn)
 
     def _take_relation(self, message: Relation) -> None:
@@ -313,8 +283,8 @@ class ChangeAssembler:
             self._stream.add(layout or _usable(None), xid, payload[:1], payload[5:])
             return
         self._require("Truncate", self._commit_lsn is not None)
-        if self._commit_lsn is not None and not self._skipping:
-            self._append(payload, self._commit_lsn)
+        if not self._skipping:
+            self._append(payload)
 
     def _start_stream(self, message: StreamStart) -> None:
         self._require("Stream Start", self._commit_lsn is None and self._stream is None)
@@ -339,10 +309,7 @@ class ChangeAssembler:
         if message.commit_lsn >= self._start_lsn:
             end_lsn = max(self._watermark, message.end_lsn)
             blocks = transaction.commit(message.commit_lsn, self._watermark, end_lsn)
-            if blocks:
-                self._close_run()
-            for block in blocks:
-                self._queue(block)
+            self._pending.extend(blocks, self._watermark)
         self._watermark = max(self._watermark, message.end_lsn)
 
     def _abort_stream(self, message: StreamAbort) -> None:
@@ -356,49 +323,6 @@ class ChangeAssembler:
     def _require(self, tag: str, in_order: bool) -> None:
         if not in_order:
             raise DecodeError(tag, 0, "a message that cannot come at this point of the stream")
-
-    # Batches
-
-    def _full(self) -> bool:
-        return self._block_rows >= self._batch_rows or self._block_bytes >= self._batch_bytes
-
-    def _next_batch(self, flush: bool) -> ChangeBatch:
-        """Return the next blocks as one batch, as many as fit."""
-        blocks = [self._pop_block()]
-        rows, size = blocks[0].n_rows, blocks[0].n_bytes
-        while self._blocks:
-            rows, size = rows + self._blocks[0].n_rows, size + self._blocks[0].n_bytes
-            if rows > self._batch_rows or size > self._batch_bytes:
-                break
-            blocks.append(self._pop_block())
-        drained = flush and not self._blocks
-        return self._batch(blocks, self._watermark if drained else blocks[-1].watermark_lsn)
-
-    def _pop_block(self) -> RowBlock:
-        block = self._blocks.popleft()
-        self._block_rows -= block.n_rows
-        self._block_bytes -= block.n_bytes
-        return block
-
-    def _batch(self, blocks: list[RowBlock], watermark_lsn: int) -> ChangeBatch:
-        self._taken_watermark = watermark_lsn
-        decoded = [decode_row_messages(self._decoder, block.load()) for block in blocks]
-        return ChangeBatch(
-            kind=BatchKind.CHANGES,
-            epoch=self._epoch,
-            watermark_lsn=watermark_lsn,
-            source_lsn=self.source_lsn,
-            system_id=self._system_id,
-            rows=_concatenate(decoded, self._decoder.schema),
-        )
-
-
-def _concatenate(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    if not batches:
-        return pa.RecordBatch.from_pylist([], schema)
-    return pa.Table.from_batches(batches, schema).combine_chunks().to_batches()[0]
 
 
 def _usable(layout: RelationLayout | ResyncNeeded | None) -> RelationLayout:
