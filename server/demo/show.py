@@ -233,7 +233,7 @@ def _bar(out: Console, what: str, total: int) -> Iterator[_Update]:
     columns = (
         _Tick(),
         TextColumn("{task.description:<36}"),
-        BarColumn(bar_width=28),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )

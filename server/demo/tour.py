@@ -26,7 +26,9 @@ RECALL_QUERIES = 200
 SINGLE_INSERTS = 40
 HITS_SHOWN = 5
 WORD_WIDTH = 32
-GLOSS_WIDTH = 58
+
+#: What the distance, a word and the gaps take of a line; the gloss gets the rest.
+OTHER_WIDTH = WORD_WIDTH + 12
 
 #: Positions in the further entries: a lover of wine, and the anise plant.
 WINE_LOVER, ANISE = 90, 130
@@ -186,7 +188,8 @@ class Tour:
         lines = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
         lines.add_column(justify="right", style="cyan", no_wrap=True, min_width=7)
         lines.add_column(overflow="ellipsis", no_wrap=True, max_width=WORD_WIDTH)
-        lines.add_column(overflow="ellipsis", no_wrap=True, max_width=GLOSS_WIDTH, style="dim")
+        width = max(20, min(66, self._out.width - OTHER_WIDTH))
+        lines.add_column(overflow="ellipsis", no_wrap=True, max_width=width, style="dim")
         for hit in hits:
             word, gloss = texts[hit["key"]]
             lines.add_row(f"  {hit['distance']:.3f}", escape(word), escape(gloss))
