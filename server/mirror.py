@@ -142,7 +142,9 @@ class Mirror:
         )
         self._admitted = replace(self._applier.feed)
         self._journaled = _Journaled(self._durable_lsn, self._applier.staged_lsn, self._opened_s)
-        self._unsaved_bytes = self._journal.bytes_on_disk()
+        saved_to = self._snapshot_position.journal_seq if self._snapshot_position else 1
+        unsaved = self._journal.next_seq > saved_to
+        self._unsaved_bytes = self._journal.bytes_on_disk() if unsaved else 0
         self._upkeep = Upkeep(self)
         if self.options.background:
             self._upkeep.start()

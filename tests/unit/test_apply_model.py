@@ -186,7 +186,7 @@ class MirrorMachine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(120)
 def test_the_index_holds_what_the_table_holds() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         MirrorMachine,
         settings=settings(
             max_examples=30,

@@ -19,18 +19,22 @@ A, B, C = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 UNCHANGED, NULL, WRONG = VectorState.UNCHANGED, VectorState.NULL, VectorState.WRONG_DIMENSION
 
 
+def phase(feeder: Feeder) -> str:
+    return feeder.mirror.state.phase
+
+
 def test_phases_of_a_first_copy_and_of_a_re_copy(feeder: Feeder) -> None:
-    assert feeder.mirror.state.phase == "new"
+    assert phase(feeder) == "new"
     feeder.send(BatchKind.COPY_BEGIN)
-    assert feeder.mirror.state.phase == "copying"
+    assert phase(feeder) == "copying"
     feeder.send(BatchKind.COPY, [feeder.upsert(1, A)])
     assert feeder.vectors() == {}
     feeder.send(BatchKind.COPY_END, watermark=100)
-    assert (feeder.mirror.state.phase, feeder.mirror.state.applied_lsn) == ("live", 100)
+    assert (phase(feeder), feeder.mirror.state.applied_lsn) == ("live", 100)
     feeder.send(BatchKind.COPY_BEGIN, epoch=2)
-    assert (feeder.mirror.state.phase, feeder.vectors()) == ("resync", {1: A})
+    assert (phase(feeder), feeder.vectors()) == ("resync", {1: A})
     feeder.send(BatchKind.COPY_END, watermark=200, epoch=2)
-    assert (feeder.mirror.state.phase, feeder.vectors()) == ("live", {})
+    assert (phase(feeder), feeder.vectors()) == ("live", {})
 
 
 def test_a_transaction_is_visible_whole_or_not_at_all(feeder: Feeder) -> None:
@@ -124,15 +128,15 @@ def test_an_unchanged_vector_of_an_unknown_row_asks_for_a_resync(
     rows = feeder.vectors()
     with pytest.raises(ResyncRequired):
         feeder.change(200, *before, feeder.upsert(1, state=UNCHANGED))
-    assert feeder.mirror.state.phase == "resync"
+    assert phase(feeder) == "resync"
     assert feeder.vectors() == rows
     for _ in range(2):
         with pytest.raises(ResyncRequired):
             feeder.change(300, feeder.upsert(7, A))
         feeder.reopen()
-        assert feeder.mirror.state.phase == "resync"
+        assert phase(feeder) == "resync"
     feeder.copy({4: B}, epoch=2, watermark=400)
-    assert (feeder.mirror.state.phase, feeder.vectors()) == ("live", {4: B})
+    assert (phase(feeder), feeder.vectors()) == ("live", {4: B})
 
 
 def test_an_unsent_column_of_an_unknown_row_asks_for_a_resync(tmp_path: Path) -> None:
@@ -231,7 +235,7 @@ def test_rows_without_a_copy_ask_for_one(feeder: Feeder) -> None:
     for kind in (BatchKind.CHANGES, BatchKind.COPY, BatchKind.COPY_END):
         with pytest.raises(ResyncRequired):
             feeder.send(kind, watermark=10)
-    assert feeder.mirror.state.phase == "new"
+    assert phase(feeder) == "new"
 
 
 def test_another_cluster_s_changes_are_refused(feeder: Feeder) -> None:
