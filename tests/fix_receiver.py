@@ -25,6 +25,8 @@ from pgsync.table import TableSpec
 
 Row = dict[str, Any]
 
+_MARKERS = (BatchKind.COPY_BEGIN, BatchKind.COPY_END)
+
 
 @dataclass
 class ReceivedIndex:
@@ -45,6 +47,7 @@ class ReceivedIndex:
     staged: list[Row] = field(default_factory=list)
     copies: int = 0
     repeats: int = 0
+    last_kind: BatchKind | None = None
     batches: list[ChangeBatch] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
@@ -68,12 +71,15 @@ class ReceivedIndex:
         """Apply a batch and return the answer."""
         self.batches.append(batch)
         self.source_lsn = max(self.source_lsn, batch.source_lsn)
-        if batch.kind is BatchKind.COPY_BEGIN:
+        if batch.kind is self.last_kind and batch.kind in _MARKERS and batch.epoch == self.epoch:
+            self.repeats += 1
+        elif batch.kind is BatchKind.COPY_BEGIN:
             self._begin(batch)
         else:
             assert batch.epoch == self.epoch, "a batch of another epoch"
             assert (self.phase == "live") == (batch.kind is BatchKind.CHANGES)
             self._stage(batch)
+        self.last_kind = batch.kind
         if batch.kind is BatchKind.COPY_END:
             self.phase = "live"
         self.watermark_lsn = max(self.watermark_lsn, batch.watermark_lsn)
