@@ -146,6 +146,8 @@ class Contents:
         slots = np.array([self.slots.get(key, -1) for key in keys], np.int64)
         known = np.flatnonzero(slots >= 0)
         same = known[self._same(joined, sources, columns, winners[known], slots[known])]
+        if not len(same):
+            return winners
         for number in same.tolist():
             del outcome.final[keys[number]]
         self.counters["unchanged"] += len(same)
@@ -158,20 +160,21 @@ class Contents:
         columns: Sequence[ColumnView],
         winners: NDArray[np.int64],
         rows: NDArray[np.int64],
-    ) -> NDArray[np.bool_]:
-        """Return which ``winners`` (change numbers) equal the stored ``rows`` (row ids)."""
-        same = np.ones(len(winners), np.bool_)
-        stored = self.columns.views()
-        for new, codec in zip(self._columns(sources, columns, winners), self.codecs, strict=True):
-            same &= same_rows(new, stored[codec.name].take(rows))
-        different = same & (sources.vectors[winners] != len(joined.run.ops) + rows)
+    ) -> NDArray[np.int64]:
+        """Return the positions at which ``winners`` (change numbers) equal stored ``rows``."""
+        same = sources.vectors[winners] == len(joined.run.ops) + rows
         for start in range(0, len(winners), _GATHER_ROWS):
-            part = start + np.flatnonzero(different[start : start + _GATHER_ROWS])
+            part = start + np.flatnonzero(~same[start : start + _GATHER_ROWS])
             if len(part):
                 new_vectors = self._vectors(joined, sources.vectors[winners[part]])
                 old_vectors = self.index.state.vectors(rows[part])
                 same[part] = _same_vectors(new_vectors, old_vectors, self.spec.raw_dtype)
-        return same
+        left = np.flatnonzero(same)
+        if len(left):
+            new_columns = self._columns(sources, columns, winners[left])
+            for new, stored in zip(new_columns, self.columns.views().values(), strict=True):
+                same[left] &= same_rows(new, stored.take(rows[left]))
+        return np.flatnonzero(same)
 
     def _vectors(self, joined: _Joined, sources: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors f32[s, d] that ``sources`` (none in the attic) name."""
@@ -190,12 +193,12 @@ class Contents:
         self, sources: Sources, columns: Sequence[ColumnView], winners: NDArray[np.int64]
     ) -> list[ColumnView]:
         """Return every column of the versions that ``winners`` made, in order."""
-        stored, attic = self.columns.views(), self.attic.columns.views()
+        if not sources.columns:
+            return [_chosen(column, winners) for column in columns]
+        stored, attic = self.columns.views().values(), self.attic.columns.views().values()
         return [
-            _gather(sources.columns.get(number), winners, (column, stored[name], attic[name]))
-            for number, (column, name) in enumerate(
-                zip(columns, (codec.name for codec in self.codecs), strict=True)
-            )
+            _gather(sources.columns.get(number), winners, stores)
+            for number, stores in enumerate(zip(columns, stored, attic, strict=True))
         ]
 
     def _count(self, run: Run) -> None:
@@ -215,12 +218,12 @@ class _Joined:
         old_name = f"old:{key[0].name}"
         has_old = any(len(p) > p.rows.column(old_name).null_count for p in pieces)
         self.run = Run(
-            np.concatenate([piece.ops for piece in pieces]),
-            np.concatenate([piece.commit_lsns for piece in pieces]),
+            _concatenate([piece.ops for piece in pieces]),
+            _concatenate([piece.commit_lsns for piece in pieces]),
             [k for piece in pieces for k in raw_keys(piece.rows, "key:", key)],
             [k for piece in pieces for k in raw_keys(piece.rows, "old:", key)] if has_old else None,
-            np.concatenate([piece.vector_states for piece in pieces]),
-            np.concatenate([piece.unchanged for piece in pieces]),
+            _concatenate([piece.vector_states for piece in pieces]),
+            _concatenate([piece.unchanged for piece in pieces]),
         )
 
     def take_keys(self, numbers: NDArray[np.int64]) -> list[RawKey]:
@@ -248,6 +251,10 @@ class _Joined:
         return columns[0] if len(columns) == 1 else pa.concat_arrays(columns)
 
 
+def _concatenate(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
 def _take_rows(vectors: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return ``vectors[numbers]`` as float32, without a copy where the rows lie side by side."""
     first, last = int(numbers[0]), int(numbers[-1])
@@ -258,6 +265,12 @@ def _take_rows(vectors: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[np.
     return taken.astype(np.float32, copy=False)
 
 
+def _chosen(column: ColumnView, winners: NDArray[np.int64]) -> ColumnView:
+    """Return ``column.take(winners)``, without a copy where that is the whole column."""
+    whole = len(winners) == len(column) and bool(np.all(winners[1:] > winners[:-1]))
+    return column if whole else column.take(winners)
+
+
 def _gather(
     sources: NDArray[np.int64] | None,
     winners: NDArray[np.int64],
@@ -266,8 +279,7 @@ def _gather(
     """Return one column of ``winners`` out of the run, the index and the attic."""
     run, stored, attic = stores
     if sources is None:
-        whole = len(winners) == len(run) and bool(np.all(winners[1:] > winners[:-1]))
-        return run if whole else run.take(winners)
+        return _chosen(run, winners)
     wanted = sources[winners]
     from_run, from_attic = (wanted >= 0) & (wanted < len(run)), wanted < 0
     from_stored = wanted >= len(run)
