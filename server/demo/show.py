@@ -173,11 +173,12 @@ def _serve_until_interrupted(out: Console, stage: Stage) -> None:
     """Print where everything is, and wait for Ctrl-C or SIGTERM."""
     dsn = stage.postgres.dsn("demo")
     body = '{"like": 8361, "k": 5, "columns": ["word"], "filter": "letters < 10"}'
+    header = "-H 'content-type: application/json'"
     out.print("\n[bold]Still serving[/]  try it, then stop with Ctrl-C")
     for name, value in (
         ("API", f"{stage.url}/docs"),
         ("metrics", f"{stage.url}/metrics"),
-        ("search", f"curl -s {stage.url}/v1/indexes/{INDEX}/search --json '{body}'"),
+        ("search", f"curl -s {stage.url}/v1/indexes/{INDEX}/search {header} -d '{body}'"),
         ("Postgres", f"{stage.postgres.bin / 'psql'} '{dsn}'"),
     ):
         out.print(f"  {name:<10}", end="")
