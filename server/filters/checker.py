@@ -285,17 +285,6 @@ class _Checker:
         second = self._operate(above, operand, high, tree.position)
         return Junction(not tree.negated, (first, second))
 
-    def _like(self, tree: syntax.Like) -> Checked:
-        pattern, escape = self.check(tree.pattern), self.check(tree.escape)
-        operand = self.check(tree.operand)
-        for checked in (pattern, escape):
-            if not isinstance(checked, Untyped) and checked.type != "text":
-                message = f"a LIKE pattern is text, not {spoken(checked.type)}"
-                raise FilterError(message, tree.position, errors.UNDEFINED_FUNCTION)
-        arguments = (self._implicit(pattern, "text"), self._implicit(escape, "text"))
-        rewritten = Call("text", texts.escaped, arguments, tree.escape.position)
-        return self._operate(tree.operator, operand, rewritten, tree.position)
-
     # lists and arrays
 
     def _membership(self, tree: syntax.Membership) -> Checked:
@@ -434,6 +423,8 @@ class _Checker:
     def _function(self, tree: syntax.Function) -> Checked:
         if tree.name == "coalesce" and tree.arguments:
             return self._coalesce(tree)
+        if tree.name == "like_escape" and len(tree.arguments) == 2:
+            return self._like_escape(tree)
         function = FUNCTIONS.get(tree.name)
         if function is None or len(tree.arguments) != 1:
             raise _no_function(tree, None)
@@ -444,6 +435,15 @@ class _Checker:
             raise _no_function(tree, argument.type)
         result = function.result or argument.type
         return Call(result, function.kernel, (argument,), tree.position)
+
+    def _like_escape(self, tree: syntax.Function) -> Checked:
+        """Check what ``LIKE .. ESCAPE ..`` makes of its pattern."""
+        arguments = [self.check(argument) for argument in tree.arguments]
+        for argument in arguments:
+            if not isinstance(argument, Untyped) and argument.type != "text":
+                raise _no_function(tree, argument.type)
+        typed = tuple(self._implicit(argument, "text") for argument in arguments)
+        return Call("text", texts.escaped, typed, tree.position)
 
     def _coalesce(self, tree: syntax.Function) -> Checked:
         arguments = [self._shared(argument) for argument in tree.arguments]
@@ -471,7 +471,6 @@ _CHECKS: dict[type, Callable[[_Checker, Any], Checked]] = {
     syntax.Distinct: _Checker._distinct,
     syntax.Membership: _Checker._membership,
     syntax.Range: _Checker._range,
-    syntax.Like: _Checker._like,
     syntax.Quantified: _Checker._quantified,
     syntax.Case: _Checker._case,
     syntax.Cast: _Checker._cast,
@@ -543,7 +542,7 @@ def _no_operator(symbol: str, left: str, right: str, position: int) -> FilterErr
 
 def _no_function(tree: syntax.Function, argument: str | None) -> FilterError:
     shown = f"{tree.name}({spoken(argument)})" if argument else f"{tree.name}(..)"
-    hint = "filters offer " + ", ".join(sorted({*FUNCTIONS, "coalesce"}))
+    hint = "filters offer " + ", ".join(sorted({*FUNCTIONS, "coalesce", "like_escape"}))
     return FilterError(
         f"function {shown} does not exist here", tree.position, errors.UNDEFINED_FUNCTION, hint
     )

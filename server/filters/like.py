@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import INVALID_ESCAPE_CHARACTER, INVALID_ESCAPE_SEQUENCE, FilterError
+from .errors import INVALID_ESCAPE_SEQUENCE, FilterError
 
 _ASCII_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
@@ -34,11 +34,8 @@ def lower(text: str) -> str:
     return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
 
 
-def escape_pattern(pattern: str, escape: str, position: int) -> str:
-    """Rewrite a pattern with another ESCAPE character to one with the backslash."""
-    if len(escape) > 1:
-        message = "the escape string must be empty or one character"
-        raise FilterError(message, position, INVALID_ESCAPE_CHARACTER)
+def escape_pattern(pattern: str, escape: str) -> str:
+    """Rewrite a pattern whose ESCAPE is one character, or none, to one with the backslash."""
     if escape == "\\":
         return pattern
     if not escape:

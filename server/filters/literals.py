@@ -43,7 +43,8 @@ _UUID = re.compile(r"(?:[0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}")
 _BOOLEANS = {"on": True, "1": True, "of": False, "off": False, "0": False}
 _BOOLEANS |= {word[:n]: word == "true" for word in ("true", "false") for n in range(1, 6)}
 _BOOLEANS |= {word[:n]: word == "yes" for word in ("yes", "no") for n in range(1, 4)}
-_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|((?:[^"\\{},]|\\.)*))\s*([,}])', re.DOTALL)
+# Possessive, so that a long run of blanks is looked at once.
+_ITEM = re.compile(r'\s*+(?:"((?:[^"\\]|\\.)*+)"\s*+|((?:[^"\\{},]|\\.)*+))([,}])', re.DOTALL)
 _WHITESPACE = " \t\n\r\f\v"
 
 #: Binary exponents at which a float32 rounds to infinity.

@@ -25,6 +25,9 @@ FIRST_DAY = -2_451_545
 TIMESTAMP_END_DAY = 109_203_528 - 2_451_545
 DATE_END_DAY = 2_147_483_494 - 2_451_545
 
+#: Longest text of a date or timestamp (MAXDATELEN of utils/datetime.h).
+MAX_CHARACTERS = 128
+
 _EPOCH_ORDINAL = datetime.date(2000, 1, 1).toordinal()
 _UNIX_EPOCH_DAY = -10_957
 
@@ -128,7 +131,7 @@ def _civil_text(days: int) -> tuple[str, str]:
 
 def _parse(text: str, type_name: str, position: int) -> _Moment:
     for form in _FORMS:
-        if match := form.fullmatch(text.strip()):
+        if len(text) <= MAX_CHARACTERS and (match := form.fullmatch(text.strip())):
             return _moment(match, position)
     raise FilterError(
         f"invalid input syntax for type {type_name}",

@@ -258,10 +258,11 @@ class _Parser:
         if quantified := self._quantified(operator, left, position):
             return quantified, True
         pattern = self.expression(Level.OTHER)
-        if not self._accept("escape"):
-            return syntax.Binary(operator, left, pattern, position), False
-        escape = self.expression(Level.OTHER)
-        return syntax.Like(operator, left, pattern, escape, position), False
+        if self._accept("escape"):
+            escape = self.expression(Level.OTHER)
+            # As Postgres does it; postgres_fdw sends this very call.
+            pattern = syntax.Function("like_escape", (pattern, escape), escape.position)
+        return syntax.Binary(operator, left, pattern, position), False
 
     def _binary(
         self, left: Syntax, infix: _Infix, position: int, bound: bool

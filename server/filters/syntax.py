@@ -137,17 +137,6 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Like:
-    """LIKE with an ESCAPE clause; ``operator`` is ~~, ~~*, !~~ or !~~*."""
-
-    operator: str
-    operand: Syntax
-    pattern: Syntax
-    escape: Syntax
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
 class Quantified:
     """``left operator ANY (array)``, or ALL (``every``)."""
 
@@ -217,7 +206,6 @@ Syntax = (
     | Distinct
     | Membership
     | Range
-    | Like
     | Quantified
     | Case
     | Cast

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from .errors import INVALID_ESCAPE_CHARACTER
 from .guard import Guard, distinct_pairs
 from .like import (
     DanglingEscape,
@@ -46,7 +47,10 @@ def length_of(guard: Guard, a: Values) -> Values:
 def escaped(guard: Guard, pattern: Values, escape: Values) -> Values:
     """Return patterns whose escape character is the backslash."""
     data, pairs = distinct_pairs(guard, pattern, escape)
-    words = [escape_pattern(word, mark, guard.position) for word, mark in pairs]
+    wrong = np.array([len(mark) > 1 for _, mark in pairs], np.bool_)
+    message = "the escape string must be empty or one character"
+    guard.check(wrong[data], message, INVALID_ESCAPE_CHARACTER)
+    words = [escape_pattern(word, mark[:1]) for word, mark in pairs]
     return text(data, words)
 
 

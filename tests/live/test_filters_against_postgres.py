@@ -15,6 +15,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from pgsync.changes import ARROW_TYPES
 from pgsync.table import ColumnSpec
@@ -26,6 +27,7 @@ from tests.fix_postgres import Database
 COUNT = int(os.environ.get("FILTER_FUZZ_COUNT", "3000"))
 SEED = int(os.environ.get("FILTER_FUZZ_SEED", str(random.SystemRandom().randrange(2**32))))
 BATCH = 250
+FDW_COUNT = 150
 N_ROWS = 90
 
 #: Column name to type. Those named after extremes hold values at the ends of their type.
@@ -530,3 +532,52 @@ def test_numeric_arithmetic_has_the_scale_that_postgres_gives_it(
     assert shown is not None
     for term, expected in zip(terms, shown, strict=True):
         assert ours(f"{term} = '{expected}'", {}) == ours("true", {}), term
+
+
+def test_what_postgres_fdw_sends_is_understood(
+    connection: psycopg.Connection, database18: Database
+) -> None:
+    """Foreign tables send conditions in the words of postgres_fdw's deparser."""
+    chance = random.Random(SEED)
+    rows = Rows(chance)
+    rows.load(connection)
+    connection.execute(PROBE)
+    make_foreign_table(connection, database18)
+    views, expressions = rows.views(), Expressions(chance)
+    sent: list[str] = []
+    for _ in range(FDW_COUNT):
+        if condition := remote_condition(connection, expressions.predicate(2)):
+            sent.append(condition)
+    theirs = [
+        row[0] for row in connection.execute("SELECT probe(e) FROM unnest(%s::text[]) e", [sent])
+    ]
+    for condition, expected in zip(sent, theirs, strict=True):
+        assert agree(ours(condition, views), expected), condition
+    assert len(sent) > FDW_COUNT // 4
+
+
+def make_foreign_table(connection: psycopg.Connection, database: Database) -> None:
+    """Make ``far``, a foreign table over ``fz`` of the same database."""
+    where = conninfo_to_dict(database.dsn)
+    server = {"host": where["host"], "dbname": database.name}
+    options = ", ".join(f"{key} '{value}'" for key, value in server.items())
+    columns = ", ".join(f"{name} {kind}" for name, kind in SQL_TYPES.items())
+    for statement in (
+        "CREATE EXTENSION postgres_fdw",
+        f"CREATE SERVER loopback FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({options})",
+        f"CREATE USER MAPPING FOR CURRENT_USER SERVER loopback OPTIONS (user '{where['user']}')",
+        f"CREATE FOREIGN TABLE far (id int8, {columns}) SERVER loopback OPTIONS (table_name 'fz')",
+    ):
+        connection.execute(statement.encode())
+
+
+def remote_condition(connection: psycopg.Connection, predicate: str) -> str | None:
+    """Return the condition that postgres_fdw sends for ``predicate``; None if it sends none."""
+    statement = f"EXPLAIN (VERBOSE, FORMAT JSON) SELECT id FROM far WHERE {predicate}"
+    try:
+        shown = connection.execute(statement.encode()).fetchone()
+    except psycopg.Error:
+        return None
+    assert shown is not None
+    remote = shown[0][0]["Plan"].get("Remote SQL", "")
+    return remote.partition(" WHERE ")[2] or None

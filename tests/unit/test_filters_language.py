@@ -169,13 +169,15 @@ def test_messages_do_not_repeat_literals() -> None:
         "abs(" * 500 + "a" + ")" * 500 + " = 1",
         "a in (" * 500 + "1" + ")" * 500,
         "t = '" + "x" * 2_000_000 + "'",
+        "l @> '{" + " " * 900_000 + "'",
+        "date = '2000-01-01 00:00" + " " * 900_000 + "x'",
         "a in (" + "1," * MAX_LIST_ITEMS + "1)",
         "a = 1" + " or a = 1" * MAX_LIST_ITEMS,
     ],
     ids=lambda text: text[:12],
 )
 def test_what_is_too_deep_or_too_long_is_refused(text: str) -> None:
-    assert failure(text).sqlstate in ("54000", "54001")
+    assert failure(text).sqlstate in ("54000", "54001", "22P02", "22007")
 
 
 def test_numbers_of_any_length_are_read_or_refused() -> None:
