@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 
-from .disk import storage_errors, sync_directory
+from .disk import size_of, storage_errors, sync_directory
 from .errors import BadBatch, JournalCorrupt, StorageError
 from .journal_format import (
     MAX_PAYLOAD_BYTES,
@@ -62,7 +62,7 @@ class Journal:
 
     def bytes_on_disk(self) -> int:
         """Return the size of all segments."""
-        return sum(file.stat().st_size for file in self._path.glob(f"*{_SUFFIX}"))
+        return size_of(self._path.glob(f"*{_SUFFIX}"))
 
     def append(self, kind: RecordKind, payload: bytes | memoryview) -> int:
         """Write one record and return its sequence number; not durable before ``sync``.

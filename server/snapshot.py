@@ -33,7 +33,7 @@ from gpu.state import IndexState
 
 from .columns import ColumnCodec, ColumnView
 from .contents import Contents
-from .disk import storage_errors, sync_directory, sync_tree, write_durably
+from .disk import size_of, storage_errors, sync_directory, sync_tree, write_durably
 from .errors import SnapshotCorrupt
 from .keys import KeyView, raw_keys
 from .spec import IndexSpec
@@ -152,7 +152,7 @@ def clear_unfinished(directory: Path) -> None:
 
 def size_bytes(directory: Path) -> int:
     """Return the bytes that finished snapshots take."""
-    return sum(file.stat().st_size for path in listed(directory) for file in path.iterdir())
+    return size_of(directory.glob("[0-9]*/*"))
 
 
 def _write_files(path: Path, pinned: Capture) -> None:

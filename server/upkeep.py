@@ -77,7 +77,7 @@ class Upkeep:
             busy = False
             try:
                 busy = self._look()
-            except (ServerError, EngineError):
+            except Exception:  # leases of pins must run out whatever else goes wrong
                 log.exception("upkeep failed", index=self._mirror.spec.name)
             self._stop.wait(_YIELD_S if busy else _IDLE_S)
 
