@@ -27,8 +27,10 @@ HEARTBEAT_S = 1.0
 #: On a quiet stream the log that others write is released about this often.
 DURABLE_INTERVAL_S = 10.0
 
-#: Part of a transaction is sent ahead of its commit once it is this large.
-EARLY_BYTES = 4 << 20
+#: Rows and bytes of one batch. Smaller ones are seen sooner, larger ones cost less for each row.
+#: So much of a transaction is sent ahead of its commit.
+BATCH_ROWS = 20_000
+BATCH_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +110,15 @@ class PostPlan:
 
 def next_post(state: FeedState) -> PostPlan:
     """Decide what to send next; called when nothing is on its way to the server."""
-    if state.pending_rows and not state.in_transaction:
+    moved = state.watermark_lsn > state.sent_watermark_lsn
+    if state.pending_rows and (moved or not state.in_transaction):
         return PostPlan(True)
-    if state.pending_bytes >= EARLY_BYTES:
+    if state.pending_rows >= BATCH_ROWS or state.pending_bytes >= BATCH_BYTES:
         return PostPlan(True, flush=False)
     quiet_s = HEARTBEAT_S - state.since_post_s
     if quiet_s <= 0 or (_sync_due(state) and not state.in_transaction):
         return PostPlan(True, sync=_sync_due(state))
-    if state.watermark_lsn > state.sent_watermark_lsn and not state.in_transaction:
+    if moved:
         wait_s = WATERMARK_INTERVAL_S - state.since_post_s
         return PostPlan(wait_s <= 0, wait_s=max(wait_s, 0.0))
     return PostPlan(False, wait_s=quiet_s)

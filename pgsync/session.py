@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from .changes import BatchKind, ChangeBatch, Op, change_schema
-from .planning import FeedState, PostPlan, ShapeWatch, next_post
+from .planning import WATERMARK_INTERVAL_S, FeedState, PostPlan, ShapeWatch, next_post
 from .sink import Sink
 from .stream import ChangeAssembler
 from .table import TableSpec
@@ -35,10 +35,6 @@ POKE_INTERVAL_S = 0.05
 
 #: Messages taken at once while the assembler is locked: about ten milliseconds of work.
 _DRAIN_MESSAGES = 4_096
-
-#: Rows and bytes of one post. Smaller ones are seen sooner, larger ones cost less for each row.
-BATCH_ROWS = 20_000
-BATCH_BYTES = 8 << 20
 
 #: The catalog is looked at this often while there is something to confirm, and otherwise.
 CONFIRM_INTERVAL_S = 1.0
@@ -158,6 +154,10 @@ class StreamSession:
             return
         with self._changed:
             batches = self._assembler.take(flush=plan.flush)
+            if not batches and not plan.flush:
+                # What is pending is no full batch yet: the rest of the transaction is coming.
+                self._changed.wait(WATERMARK_INTERVAL_S)
+                return
         for batch in batches or [self._heartbeat()]:
             self._deliver(batch, plan.sync)
 

@@ -29,9 +29,17 @@ from .copy import CopyRequest, TableCopy
 from .errors import ResyncNeeded, SinkUnavailable, SourceError, SourceUnavailable, SyncError
 from .inspection import inspect_table
 from .lsn import format_lsn
-from .planning import ShapeWatch, Standing, StartPlan, plan_start, retry_delay_s
+from .planning import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    ShapeWatch,
+    Standing,
+    StartPlan,
+    plan_start,
+    retry_delay_s,
+)
 from .publication import check_publication
-from .session import BATCH_BYTES, BATCH_ROWS, Position, StreamSession, empty_rows
+from .session import Position, StreamSession, empty_rows
 from .sink import IndexDescription, Receipt, Sink
 from .slots import create_slot, drop_slot, slot_state
 from .stream import ChangeAssembler

@@ -209,7 +209,7 @@ def test_an_answer_lost_during_the_copy_makes_no_duplicates(stage: Stage) -> Non
     index.phase = "resync"
     with stage.receiver.lock:
         # The begin, the rows and the end of the copy are each taken twice.
-        stage.receiver.faults = ["lose answer", 503] * 2 + ["lose answer"]
+        stage.receiver.faults = ["lose answer", 503, "lose answer", 503, "lose answer"]
     stage.start()
     stage.expect_equal(copies=2)
     assert index.repeats >= 2

@@ -16,8 +16,8 @@ from pgsync.errors import (
     SourceUnavailable,
 )
 from pgsync.planning import (
+    BATCH_BYTES,
     DURABLE_INTERVAL_S,
-    EARLY_BYTES,
     HEARTBEAT_S,
     WATERMARK_INTERVAL_S,
     FeedState,
@@ -96,8 +96,15 @@ def test_a_small_part_of_a_transaction_waits_for_its_commit() -> None:
     assert not next_post(replace(QUIET, pending_rows=1, in_transaction=True)).send
 
 
+def test_complete_transactions_do_not_wait_for_the_one_behind_them() -> None:
+    begun = replace(QUIET, pending_rows=5, in_transaction=True, watermark_lsn=60)
+    plan = next_post(begun)
+    assert plan.send
+    assert plan.flush
+
+
 def test_a_large_part_of_a_transaction_leaves_ahead_of_its_commit() -> None:
-    begun = replace(QUIET, pending_rows=9, pending_bytes=EARLY_BYTES, in_transaction=True)
+    begun = replace(QUIET, pending_rows=9, pending_bytes=BATCH_BYTES, in_transaction=True)
     plan = next_post(begun)
     assert plan.send
     assert not plan.flush
@@ -129,7 +136,7 @@ def test_a_quiet_stream_asks_for_a_durable_watermark_now_and_then() -> None:
     st.builds(
         FeedState,
         pending_rows=st.integers(0, 10),
-        pending_bytes=st.integers(0, 2 * EARLY_BYTES),
+        pending_bytes=st.integers(0, 2 * BATCH_BYTES),
         in_transaction=st.booleans(),
         watermark_lsn=st.integers(0, 9),
         sent_watermark_lsn=st.integers(0, 9),
