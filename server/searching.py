@@ -164,7 +164,7 @@ def _mask(mirror: MirrorLike, state: MirrorState, request: SearchRequest) -> Mas
     if request.filter is None:
         return None
     expression = parse(request.filter, request.params, mirror.spec.column_types)
-    return expression.evaluate(state.column, state.n_rows)
+    return expression.evaluate(state.column, state.n_rows, state.index.alive())
 
 
 def _run(

@@ -317,7 +317,7 @@ def test_distances_equal_those_of_pgvector(
     query = np.random.default_rng(7).standard_normal(48).astype(np.float32)
     hits = mirrored.search(query.tolist(), k=20)
     with mirrored.connect() as connection:
-        expected = dict(
+        expected: dict[int, float] = dict(
             connection.execute(
                 f"SELECT id, embedding {operator} %s::vector FROM items".encode(),
                 [str(query.tolist())],

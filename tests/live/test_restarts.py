@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from server.demo.postgres import EmbeddedPostgres
-from tests.fix_mirroring import Mirrored, Processes
+from tests.fix_mirroring import Mirrored, Processes, wait_for
 
 ROUNDS = 4
 INSERT = (
@@ -78,6 +78,11 @@ class Writer:
         self._stop.set()
         self._thread.join()
 
+    def wait_for(self, transactions: int) -> None:
+        """Wait until so many more transactions have committed."""
+        goal = self.transactions + transactions
+        wait_for(lambda: self.transactions >= goal, "the writer")
+
     def _run(self) -> None:
         key = 1_000
         while not self._stop.is_set():
@@ -129,13 +134,9 @@ def test_the_index_equals_the_table_after(
     with Writer(mirrored.dsn) as writer:
         mirrored.wait_live()
         for _ in range(ROUNDS):
-            written = writer.transactions
             disturb(restartable, mirrored.processes)
-            mirrored.wait_until(
-                lambda description, goal=written + 20: (
-                    writer.transactions > goal and description["phase"] == "live"
-                )
-            )
+            writer.wait_for(20)
+            mirrored.wait_live()
     mirrored.catch_up()
     mirrored.assert_equal()
     assert mirrored.describe()["epoch"] == 1, "no restart may cost a new copy"
