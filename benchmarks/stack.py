@@ -45,11 +45,15 @@ class BenchmarkFailed(Exception):
 class Stack:
     """The three processes and a client; everything is removed on exit.
 
-    ``settings`` are environment variables for the server and the sidecar.
+    ``settings`` are environment variables for the server and the sidecar, ``train_from_rows`` goes
+    to every index that is attached; None leaves it to the server.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: dict[str, str] | None = None, train_from_rows: int | None = None
+    ) -> None:
         self._exits = ExitStack()
+        self.train_from_rows = train_from_rows
         self._settings = settings or {}
 
     def __enter__(self) -> Self:
@@ -116,7 +120,8 @@ class Stack:
         start than many a measurement takes.
         """
         target = parse_target(f"public.{table}.embedding")
-        request = {"name": table, "metric": "l2", "params": {}}
+        params = {} if self.train_from_rows is None else {"train_from_rows": self.train_from_rows}
+        request = {"name": table, "metric": "l2", "params": params}
         with self.connect() as conn:
             done = attach_column(self.client, conn, inspect_table(conn, *target), request)
         return str(done.index["name"])

@@ -23,6 +23,9 @@ from .throughput import Throughput, measure_backlog, measure_copy, measure_strea
 #: Copies of a vector that lie in memory at once: table, log, journal, index, buffers on the way.
 MEMORY_PER_VECTOR_BYTE = 10
 
+#: More rows than an index can have.
+NEVER = 2**31
+
 MEASURES = {"copy": measure_copy, "stream": measure_stream, "backlog": measure_backlog}
 
 
@@ -31,14 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     progress = Console(stderr=True, quiet=options.json, style="dim")
     touch_memory(MEMORY_PER_VECTOR_BYTE * options.rows * max(options.dims) * 4)
-    with Stack(dict(options.set)) as stack, stack.connect() as conn:
+    train_from_rows = None if options.training else NEVER
+    with Stack(dict(options.set), train_from_rows) as stack, stack.connect() as conn:
         measured: dict[str, dict[int, Throughput]] = {}
         for kind, dim in itertools.product(MEASURES, options.dims):
             progress.print(f"{kind}: {options.rows:,} rows of {dim} dimensions")
             measured.setdefault(kind, {})[dim] = MEASURES[kind](stack, dim, options.rows)
         progress.print(f"latency: {options.rate:,.0f} commits/s for {options.seconds:.0f} s")
         latency = measure_latency(stack, options.dims[0], options.rate, options.seconds)
-        where = machine(conn)
+        where = machine(conn) | {"training": options.training}
     if options.json:
         print(json.dumps(summary(measured, latency, where)))
     else:
@@ -58,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="VECMIRROR_SECTION__KEY=VALUE",
         help="a setting for server and sidecar",
+    )
+    parser.add_argument(
+        "--training",
+        action="store_true",
+        help="let the server train in the background meanwhile, as it does by default",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
