@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
+from threadpoolctl import threadpool_limits
 
 from .api.app import create_app
 from .auth import UnsafeExposure, refuse_unsafe_exposure
@@ -45,6 +46,9 @@ def serve(settings: Settings) -> int:
     0: ended as asked. 1: the data directory or an address cannot be had. 2: unsafe settings.
     """
     configure_logs(settings.server.log_level, settings.server.log_format)
+    # BLAS would start a thread for each core, and most of their time is spent on waiting for each
+    # other: searches run beside each other instead. Set here, as NumPy is long loaded.
+    threadpool_limits(settings.server.math_threads, user_api="blas")
     try:
         refuse_unsafe_exposure(settings)
         catalog = Catalog(settings.server.data_dir)

@@ -55,6 +55,9 @@ class ServerSection(Section):
         default=min(8, os.cpu_count() or 1), description="Threads that search."
     )
     changes_threads: PositiveInt = Field(default=4, description="Threads that apply changes.")
+    math_threads: PositiveInt = Field(
+        default=1, description="Threads of one matrix product, in searches and in training."
+    )
     max_queued_searches: PositiveInt = Field(
         default=512,
         description="Searches that may wait for a thread; one more is refused with 429.",
