@@ -6,23 +6,21 @@ the request: ``stale-epoch`` and ``resync-required`` both mean that the table mu
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, unquote
-
-import httpx
 
 from .changes import ChangeBatch
 from .errors import ResyncNeeded, SinkError, SinkUnavailable
 from .lsn import parse_lsn
 from .table import TableSpec
-
-#: A batch is written and applied within seconds; a server that needs longer is stuck.
-REQUEST_TIMEOUT_S = 120.0
-CONNECT_TIMEOUT_S = 5.0
+from .transport import HttpConnection, Response
 
 CONTENT_TYPE = "application/vnd.apache.arrow.stream"
+_ARROW = {"Content-Type": CONTENT_TYPE}
 
 _RESYNC_PROBLEMS = ("resync-required", "stale-epoch")
 
@@ -82,17 +80,12 @@ class Sink:
         The socket is ``uds``, or the path of ``http+unix:///path/of/socket``.
         """
         base_url, uds = split_server(server, uds)
-        self._client = httpx.Client(
-            base_url=base_url,
-            transport=httpx.HTTPTransport(uds=uds),
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            trust_env=False,  # A proxy for the outside world must not stand before loopback.
-        )
+        authorization = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = HttpConnection(base_url, authorization, uds)
 
     def indexes(self) -> list[IndexDescription]:
         """Return all indexes of the server."""
-        body = self._json(self._send("GET", "/v1/indexes"))
+        body = _json(_accepted(self._http.request("GET", "/v1/indexes")))
         listed = body.get("indexes") if isinstance(body, dict) else body
         if not isinstance(listed, list):
             raise SinkError("the index server listed its indexes in an unknown way")
@@ -100,24 +93,19 @@ class Sink:
 
     def describe(self, name: str) -> IndexDescription | None:
         """Return one index, None when the server has none of that name."""
-        response = self._send("GET", _index_path(name), missing_is_none=True)
-        if response.status_code == httpx.codes.NOT_FOUND:
+        response = self._http.request("GET", _index_path(name))
+        if response.status == HTTPStatus.NOT_FOUND:
             return None
-        return IndexDescription.from_json(self._json(response))
+        return IndexDescription.from_json(_json(_accepted(response)))
 
     def send(self, name: str, batch: ChangeBatch, *, sync: bool = False) -> Receipt:
         """Deliver a batch; raise SinkError, SinkUnavailable or ResyncNeeded.
 
         ``sync`` asks the server to make even a bare watermark durable before it answers.
         """
-        response = self._send(
-            "POST",
-            _index_path(name) + "/changes",
-            content=batch.to_ipc(),
-            headers={"content-type": CONTENT_TYPE},
-            params={"sync": "1"} if sync else None,
-        )
-        body = self._json(response)
+        path = f"{_index_path(name)}/changes{'?sync=1' if sync else ''}"
+        response = self._http.request("POST", path, batch.to_ipc(), _ARROW)
+        body = _json(_accepted(response))
         try:
             return Receipt(
                 parse_lsn(body["durable_lsn"]), parse_lsn(body["applied_lsn"]), int(body["epoch"])
@@ -126,8 +114,8 @@ class Sink:
             raise SinkError("the index server acknowledged a batch in an unknown way") from error
 
     def close(self) -> None:
-        """Close the connection; a request under way in another thread fails."""
-        self._client.close()
+        """Close the connection."""
+        self._http.close()
 
     def __enter__(self) -> Sink:
         return self
@@ -139,26 +127,6 @@ class Sink:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _send(
-        self, method: str, path: str, *, missing_is_none: bool = False, **request: Any
-    ) -> httpx.Response:
-        try:
-            response = self._client.request(method, path, **request)
-        except (httpx.TransportError, RuntimeError) as error:
-            # httpx raises RuntimeError for a client that was closed by another thread.
-            raise SinkUnavailable("the index server does not answer") from error
-        missing = response.status_code == httpx.codes.NOT_FOUND and missing_is_none
-        if response.is_success or missing:
-            return response
-        raise problem_error(response.status_code, _problem(response))
-
-    @staticmethod
-    def _json(response: httpx.Response) -> Any:
-        try:
-            return response.json()
-        except ValueError as error:
-            raise SinkError("the index server did not answer with JSON") from error
 
 
 def split_server(server: str, uds: str | None = None) -> tuple[str, str | None]:
@@ -174,16 +142,30 @@ def problem_error(status: int, problem: dict[str, Any]) -> Exception:
     kind = str(problem.get("type", ""))
     detail = str(problem.get("detail") or problem.get("title") or "no reason given")
     message = f"the index server answered {status}: {detail}"
-    if status == httpx.codes.CONFLICT and kind.endswith(_RESYNC_PROBLEMS):
+    if status == HTTPStatus.CONFLICT and kind.endswith(_RESYNC_PROBLEMS):
         return ResyncNeeded(message)
     if status in _RETRY_STATUSES:
         return SinkUnavailable(message, status)
     return SinkError(message, status)
 
 
-def _problem(response: httpx.Response) -> dict[str, Any]:
+def _accepted(response: Response) -> Response:
+    """Return a successful answer; raise what any other one stands for."""
+    if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+        raise problem_error(response.status, _problem(response))
+    return response
+
+
+def _json(response: Response) -> Any:
     try:
-        body = response.json()
+        return json.loads(response.body)
+    except ValueError as error:
+        raise SinkError("the index server did not answer with JSON") from error
+
+
+def _problem(response: Response) -> dict[str, Any]:
+    try:
+        body = json.loads(response.body)
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}

@@ -157,3 +157,59 @@ def test_a_unix_socket_is_spoken_to(unix_server: str) -> None:
         assert sink.indexes() == []
     with Sink("http://vecmirror", uds=unix_server) as sink:
         assert sink.indexes() == []
+
+
+class _ClosingServer(socketserver.ThreadingTCPServer):
+    """Counts connections; each is closed, without a word, after ``answers`` requests."""
+
+    daemon_threads = True
+    answers = 2
+    connections = 0
+
+
+class _ClosingHandler(socketserver.StreamRequestHandler):
+    server: _ClosingServer
+
+    def handle(self) -> None:
+        self.server.connections += 1
+        for _ in range(self.server.answers):
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"indexes": []}')
+
+
+@pytest.fixture
+def closing_server() -> Iterator[_ClosingServer]:
+    with _ClosingServer(("127.0.0.1", 0), _ClosingHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_opened_again(
+    closing_server: _ClosingServer,
+) -> None:
+    with Sink(f"http://127.0.0.1:{closing_server.server_address[1]}") as sink:
+        for _ in range(5):
+            assert sink.indexes() == []
+    assert closing_server.connections == 3
+
+
+def test_a_server_that_closes_every_connection_is_unavailable(
+    closing_server: _ClosingServer,
+) -> None:
+    closing_server.answers = 0
+    with (
+        Sink(f"http://127.0.0.1:{closing_server.server_address[1]}") as sink,
+        pytest.raises(SinkUnavailable),
+    ):
+        sink.indexes()
+    assert closing_server.connections == 1
+
+
+@pytest.mark.parametrize("server", ["ftp://host", "host:8410", "http://", "http://host:port"])
+def test_an_address_of_another_form_is_refused(server: str) -> None:
+    with pytest.raises(SinkError, match="http://host:port"):
+        Sink(server)
