@@ -90,7 +90,7 @@ def gather(data: Octets, starts: Positions, dtype: npt.DTypeLike) -> npt.NDArray
     if not len(starts):
         return np.empty(0, wanted)
     step = int(starts[1] - starts[0]) if len(starts) > 1 else 0
-    if step >= 0 and bool((np.diff(starts) == step).all()):
+    if step >= 0 and (len(starts) < 3 or bool((starts[1:] - starts[:-1] == step).all())):
         return np.ndarray(
             (len(starts),), wanted, buffer=data, offset=int(starts[0]), strides=(step,)
         )

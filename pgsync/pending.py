@@ -28,14 +28,13 @@ class PendingRows:
         self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
         self._run: RowRun | None = None
         self._commit_lsn = self._ordinal = 0
-        self._span_open = False
         self._blocks: deque[RowBlock] = deque()
         self._block_rows = self._block_bytes = 0
 
     @property
     def n_rows(self) -> int:
         """Return the number of rows that wait."""
-        return self._block_rows + (len(self._run.ends) if self._run else 0)
+        return self._block_rows + (self._run.n_rows if self._run else 0)
 
     @property
     def n_bytes(self) -> int:
@@ -44,7 +43,7 @@ class PendingRows:
 
     def begin(self, commit_lsn: int) -> None:
         """Say that the next rows belong to the transaction with this commit LSN."""
-        self._commit_lsn, self._ordinal, self._span_open = commit_lsn, 0, False
+        self._commit_lsn, self._ordinal = commit_lsn, 0
 
     def append(
         self, layout: RelationLayout, payload: bytes | memoryview, watermark_lsn: int
@@ -54,19 +53,15 @@ class PendingRows:
         if run is None or run.layout is not layout:
             self._close_run(watermark_lsn)
             run = self._run = RowRun(layout)
-        if not self._span_open:
-            run.spans.append((len(run.ends), self._commit_lsn, self._ordinal))
-            self._span_open = True
-        run.data += payload
-        run.ends.append(len(run.data))
+        run.append(payload, self._commit_lsn, self._ordinal)
         self._ordinal += 1
-        if len(run.data) >= self._batch_bytes or len(run.ends) >= self._batch_rows:
+        if len(run.data) >= self._batch_bytes or run.n_rows >= self._batch_rows:
             self._close_run(watermark_lsn)
 
     def complete(self) -> None:
         """Say that the commit of the last transaction has arrived."""
         if self._run is not None:
-            self._run.complete_rows = len(self._run.ends)
+            self._run.complete_rows = self._run.n_rows
 
     def extend(self, blocks: Iterable[RowBlock], watermark_lsn: int) -> None:
         """Take the blocks of a streamed transaction; no other one may be open."""
@@ -85,7 +80,7 @@ class PendingRows:
         run = self._run
         if run is None or not run.complete_rows:
             return
-        if run.complete_rows == len(run.ends):
+        if run.complete_rows == run.n_rows:
             self._close_run(watermark_lsn)
         else:
             done, self._run = run.split()
@@ -93,10 +88,9 @@ class PendingRows:
 
     def _close_run(self, watermark_lsn: int) -> None:
         """Make all rows ready to leave, those of an open transaction too."""
-        if self._run is not None and self._run.ends:
+        if self._run is not None and self._run.n_rows:
             self._queue(self._run.block(watermark_lsn))
         self._run = None
-        self._span_open = False
 
     def _queue(self, block: RowBlock) -> None:
         self._blocks.append(block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,36 +48,42 @@ class RowBlock:
 class RowRun:
     """Messages of transactions that are not streamed, which share one layout, as they come in.
 
-    ``data`` holds them end to end and ``ends`` where each ends. A span says from which row on which
-    commit LSN holds, and the ordinal of that row; the first row always starts one. The first
+    ``data`` holds them end to end; message i is ``data[bounds[i]:bounds[i + 1]]``. The first
     ``complete_rows`` belong to transactions whose commit has arrived.
     """
 
-    __slots__ = ("complete_rows", "data", "ends", "layout", "spans")
+    __slots__ = ("bounds", "commit_lsns", "complete_rows", "data", "layout", "ordinals")
 
     def __init__(self, layout: RelationLayout) -> None:
         self.layout = layout
         self.data = bytearray()
-        self.ends: list[int] = []
-        self.spans: list[tuple[int, int, int]] = []
+        self.bounds = array("q", (0,))
+        self.commit_lsns = array("Q")
+        self.ordinals = array("I")
         self.complete_rows = 0
 
+    @property
+    def n_rows(self) -> int:
+        """Return the number of messages."""
+        return len(self.ordinals)
+
+    def append(self, payload: bytes | memoryview, commit_lsn: int, ordinal: int) -> None:
+        """Take a copy of one message."""
+        self.data += payload
+        self.bounds.append(len(self.data))
+        self.commit_lsns.append(commit_lsn)
+        self.ordinals.append(ordinal)
+
     def block(self, watermark_lsn: int) -> RowBlock:
-        """Return all rows of the run as a block."""
-        bounds = np.array([0, *self.ends], np.int64)
-        first, lsns, ordinals = (
-            np.array(part, np.uint64) for part in zip(*self.spans, strict=True)
-        )
-        lengths = np.diff(np.append(first, np.uint64(len(self.ends)))).astype(np.int64)
-        rows = np.arange(len(self.ends), dtype=np.uint64)
-        ordinal = rows - np.repeat(first, lengths) + np.repeat(ordinals, lengths)
+        """Return all rows of the run as a block; nothing may be appended afterwards."""
+        bounds = np.frombuffer(self.bounds, np.int64)
         return RowBlock(
             layout=self.layout,
             data=self.data,
             starts=bounds[:-1],
             ends=bounds[1:],
-            commit_lsn=np.repeat(lsns, lengths),
-            ordinal=ordinal.astype(np.uint32),
+            commit_lsn=np.frombuffer(self.commit_lsns, np.uint64),
+            ordinal=np.frombuffer(self.ordinals, np.uint32),
             watermark_lsn=watermark_lsn,
         )
 
@@ -84,10 +91,10 @@ class RowRun:
         """Return the rows of complete transactions, and those of the one that is still open."""
         done, rest = RowRun(self.layout), RowRun(self.layout)
         rows = self.complete_rows
-        cut = self.ends[rows - 1]
+        cut = self.bounds[rows]
         done.data, rest.data = self.data[:cut], self.data[cut:]
-        done.ends = self.ends[:rows]
-        rest.ends = [end - cut for end in self.ends[rows:]]
-        done.spans = [span for span in self.spans if span[0] < rows]
-        rest.spans = [(row - rows, lsn, n) for row, lsn, n in self.spans if row >= rows]
+        done.bounds = self.bounds[: rows + 1]
+        rest.bounds = array("q", [end - cut for end in self.bounds[rows:]])
+        done.commit_lsns, rest.commit_lsns = self.commit_lsns[:rows], self.commit_lsns[rows:]
+        done.ordinals, rest.ordinals = self.ordinals[:rows], self.ordinals[rows:]
         return done, rest

@@ -6,6 +6,8 @@ https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 
 from __future__ import annotations
 
+from struct import Struct
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,8 @@ from .errors import DecodeError
 from .fields import NULL, UNCHANGED, Fields, Octets, Positions, gather, read_integers
 
 _COPY = "COPY row"
+_SENT, _NULL, _UNCHANGED = ord("b"), ord("n"), ord("u")
+_LENGTH = Struct(">i")
 
 
 def copy_row_starts(data: Octets, n_columns: int) -> Positions:
@@ -96,8 +100,8 @@ def _scan_value(
 ) -> tuple[Fields, Positions]:
     kinds = read_integers(tag, data, position, limits, ">u1")
     position = position + 1
-    sent = kinds == ord("b")
-    lengths = np.where(kinds == ord("n"), NULL, UNCHANGED)
+    sent = kinds == _SENT
+    lengths = np.where(kinds == _NULL, NULL, UNCHANGED)
     if not sent.all():
         _check_kinds(tag, position - 1, kinds)
     at = position[sent]
@@ -108,12 +112,50 @@ def _scan_value(
     return fields, position + np.where(sent, 4 + lengths, 0)
 
 
+def walk_tuple_data(
+    tag: str, data: bytes | bytearray, start: int, limit: int, n_columns: int
+) -> tuple[tuple[list[int], list[int]], int]:
+    """Return starts and lengths of the values of one TupleData, and where it ends.
+
+    Does for a row what ``scan_tuple_data`` does for many, and raises what that raises; the end may
+    lie beyond ``limit`` if the last value does.
+    """
+    if start + 2 > limit:
+        raise DecodeError(tag, start, "the row ends too early")
+    if data[start] << 8 | data[start + 1] != n_columns:
+        raise DecodeError(tag, start, f"a row without exactly {n_columns} columns")
+    starts, lengths, position = [0] * n_columns, [NULL] * n_columns, start + 2
+    for column in range(n_columns):
+        if position >= limit:
+            raise DecodeError(tag, position, "the row ends too early")
+        kind = data[position]
+        position += 1
+        if kind == _SENT:
+            lengths[column] = length = _walk_length(tag, data, position, limit)
+            starts[column] = position + 4
+            position += 4 + length
+        elif kind == _UNCHANGED:
+            lengths[column] = UNCHANGED
+        elif kind != _NULL:
+            _check_kinds(tag, np.array([position - 1]), np.array([kind]))
+    return (starts, lengths), position
+
+
+def _walk_length(tag: str, data: bytes | bytearray, position: int, limit: int) -> int:
+    if position + 4 > limit:
+        raise DecodeError(tag, position, "the row ends too early")
+    length: int = _LENGTH.unpack_from(data, position)[0]
+    if length < 0:
+        raise DecodeError(tag, position, "a negative length")
+    return length
+
+
 def _check_kinds(tag: str, position: Positions, kinds: Positions) -> None:
     in_text = kinds == ord("t")
     if in_text.any():
         reason = "a column in text form: the stream must be started with binary 'true'"
         raise DecodeError(tag, int(position[int(np.argmax(in_text))]), reason)
-    unknown = ~np.isin(kinds, (ord("b"), ord("n"), ord("u")))
+    unknown = ~np.isin(kinds, (_SENT, _NULL, _UNCHANGED))
     if unknown.any():
         raise DecodeError(
             tag, int(position[int(np.argmax(unknown))]), "an unknown kind of column value"
