@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist worksteal $(ARGS)
 
 test-all: $(VENV)/.dev
 	@$(MAKE) --no-print-directory lint
