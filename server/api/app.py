@@ -23,13 +23,13 @@ from server.problems import (
     NoRoute,
     RequestError,
     WrongMethod,
-    kind_of,
 )
 from server.settings import Settings
 
 from . import changes, docs_page, health, indexes, openapi, pins, search
 from .context import Context
-from .envelope import Envelope, problem_response
+from .envelope import Envelope
+from .lane import ExpressLane, expected_problem, nobody
 
 log = structlog.get_logger("vecmirror.server")
 
@@ -60,7 +60,7 @@ def create_app(settings: Settings, catalog: CatalogLike) -> ASGIApp:
         app.include_router(module.router)
     _register(app)
     openapi.install(app)
-    return Envelope(app, context.metrics)
+    return Envelope(ExpressLane(app, context), context.metrics)
 
 
 def _register(app: FastAPI) -> None:
@@ -97,9 +97,7 @@ def _load(context: Context) -> None:
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
-    if kind_of(error).status >= 500:
-        log.warning("problem", code=kind_of(error).code, reason=str(error))
-    return problem_response(error, request.state.request_id)
+    return expected_problem(error, request)
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -116,8 +114,8 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
-    """Note that the client went away in the middle of its body; 499 is what nginx calls it."""
-    return Response(status_code=499)
+    """Note that the client went away in the middle of its body."""
+    return nobody()
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from time import monotonic, perf_counter
 
+import orjson
 import pyarrow as pa
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from pgsync.lsn import format_lsn
 from server.acks import Ack
 from server.mirror import MirrorLike
 from server.problems import kind_of
 
-from .bodies import ARROW_STREAM, media_type, parse_query, read_bytes
+from .bodies import ARROW_STREAM, JSON, media_type, parse_query, read_bytes
 from .context import Context
 from .guards import Server, may_admin
 from .openapi import body_schema, problems, query_schema
@@ -32,7 +33,7 @@ router = APIRouter(tags=["feed"], dependencies=[Depends(may_admin)])
         **query_schema(ChangesQuery),
     },
 )
-async def changes(name: str, request: Request, server: Server) -> AckBody:
+async def changes(name: str, request: Request, server: Server) -> Response:
     """Journal, fsync and apply a change batch; the answer says what may be confirmed to Postgres.
 
     A batch that arrives twice is applied once.
@@ -48,11 +49,12 @@ async def changes(name: str, request: Request, server: Server) -> AckBody:
     finally:
         server.metrics.change_batches.labels(name, outcome).inc()
         server.metrics.change_duration.labels(name).observe(perf_counter() - started_s)
-    return AckBody(
-        durable_lsn=format_lsn(ack.durable_lsn),
-        applied_lsn=format_lsn(ack.applied_lsn),
-        epoch=ack.epoch,
-    )
+    answer = {
+        "durable_lsn": format_lsn(ack.durable_lsn),
+        "applied_lsn": format_lsn(ack.applied_lsn),
+        "epoch": ack.epoch,
+    }
+    return Response(orjson.dumps(answer), media_type=JSON)
 
 
 async def _take(mirror: MirrorLike, request: Request, server: Context, arrived_s: float) -> Ack:
@@ -63,11 +65,13 @@ async def _take(mirror: MirrorLike, request: Request, server: Context, arrived_s
         request, server.settings.server.max_changes_body_bytes, "server.max_changes_body_bytes"
     )
     loop, name = asyncio.get_running_loop(), mirror.spec.name
-    ack = await loop.run_in_executor(server.writers, lambda: mirror.submit(body, sync=sync))
+    ack, source_lsn = await loop.run_in_executor(
+        server.writers, lambda: (mirror.submit(body, sync=sync), _source_lsn(body))
+    )
     server.metrics.change_bytes.labels(name).inc(len(body))
     server.feeds.heard(
         name,
-        source_lsn=_source_lsn(body),
+        source_lsn=source_lsn,
         durable_lsn=ack.durable_lsn,
         applied_lsn=ack.applied_lsn,
         sent_at_s=arrived_s,
@@ -77,6 +81,5 @@ async def _take(mirror: MirrorLike, request: Request, server: Context, arrived_s
 
 def _source_lsn(body: bytes) -> int:
     """Return the batch's source_lsn: the mirror took the batch, so it is there."""
-    with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-        metadata = reader.schema.metadata or {}
+    metadata = pa.ipc.read_schema(pa.py_buffer(body)).metadata or {}
     return int(metadata[b"vecmirror.source_lsn"])
