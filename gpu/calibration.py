@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import F32, I64, AnyArray, Bool
+from .arrays import F32, I32, I64, AnyArray, Bool
 from .plan import Plan, Step
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ COVERAGE_SHARE = 0.7
 MARGIN = 0.1
 #: With fewer queries a measurement says nothing.
 FEWEST_QUERIES = 16
+#: The first scan covers this many times sqrt(nlist) lists: enough for most goals on real data.
+FIRST_PROBES = 7
 #: Lists are added in these steps while re-ranking more rows does not reach the target.
 PROBE_GROWTH = 1.25
 #: Vectors beyond this size get fewer queries, whose exact search is what takes the time.
@@ -56,14 +58,46 @@ class _Truth:
         covered = self.is_true & (self.list_rank < nprobe)
         return float(np.minimum(covered.sum(axis=1), self.k).mean() / self.k)
 
-    def curve(self, candidates: I64) -> AnyArray:
-        """Recall f64[r] if the first 1, 2, ... r of ``candidates`` i64[q, r] were re-ranked."""
-        asked = zip(candidates[self.queries], self.ids, self.is_true, strict=True)
-        found = np.stack([np.isin(row, ids[true]) for row, ids, true in asked])
-        aside = (self.is_true & (self.list_rank < 0)).sum(axis=1, keepdims=True)
-        counts = np.minimum(np.cumsum(found, axis=1) + aside, self.k)
-        shares: AnyArray = counts.mean(axis=0) / self.k
+    def curve(self, scanned: _Scanned, nprobe: int) -> AnyArray:
+        """Recall f64[r] when the best 1 to r rows of the first ``nprobe`` lists are re-ranked."""
+        true = np.where(self.is_true, self.ids, -1)
+        place = scanned.places(self.queries, true, nprobe)
+        found = np.sort(np.where(place < 0, np.iinfo(np.int64).max, place), axis=1)[:, : self.k]
+        depth = DEEPEST_RERANK * self.k
+        aside = np.minimum((self.is_true & (self.list_rank < 0)).sum(axis=1), self.k)
+        # Rows set aside are found anyway, so that many fewer of the others count.
+        found[np.arange(found.shape[1]) >= self.k - aside[:, None]] = depth
+        counts = np.bincount(np.minimum(found, depth).ravel(), minlength=depth + 1)[:depth]
+        shares: AnyArray = (np.cumsum(counts) + aside.sum()) / (self.k * len(self.queries))
         return shares
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scanned:
+    """What one scan of ``nprobe`` lists gave: ids i64[q, r], best first, and their lists' ranks.
+
+    A scan of fewer lists would give the same rows in the same order, without those of the lists
+    left out; so one scan tells about all of them.
+    """
+
+    nprobe: int
+    ids: I64
+    list_rank: I64
+
+    def places(self, queries: I64, wanted: I64, nprobe: int) -> I64:
+        """Return the place i64[q, t] of each wanted row among those of the first lists, or -1."""
+        ids, seen = self.ids[queries], self.list_rank[queries] < nprobe
+        seen &= ids >= 0
+        order = np.cumsum(seen, axis=1) - 1
+        places = np.full(wanted.shape, -1, np.int64)
+        for i in range(len(queries)):
+            mine = ids[i][seen[i]]
+            by_id = np.argsort(mine, kind="stable")
+            at = np.minimum(np.searchsorted(mine, wanted[i], sorter=by_id), max(len(mine) - 1, 0))
+            if len(mine):
+                hit = mine[by_id[at]] == wanted[i]
+                places[i, hit] = order[i][seen[i]][by_id[at[hit]]]
+        return places
 
 
 def calibrate(
@@ -102,8 +136,9 @@ class _Measure:
         self._hits = backend.exact(
             state.rows, queries, TRUTH_ROWS + 1, range(state.n_rows), state.alive_bits
         )
-        self._list_rank = self._ranks()
-        self._candidates: dict[int, I64] = {}
+        self._rank_of_list, self._list_of = self._places()
+        self._list_rank = self._ranks(self._hits.ids)
+        self._scanned = self._scan(min(nlist, max(1, round(FIRST_PROBES * math.sqrt(nlist)))))
 
     def knows(self, k: int) -> bool:
         """Whether enough queries have a truth to measure ``k`` neighbours with."""
@@ -116,7 +151,9 @@ class _Measure:
         nlist = self._trained.codec.nlist
         nprobe = self._first_nprobe(truth, 1 - COVERAGE_SHARE * (1 - goal))
         while True:
-            curve = truth.curve(self._candidates_at(nprobe, DEEPEST_RERANK * k))
+            if nprobe > self._scanned.nprobe:
+                self._scanned = self._scan(min(nlist, 2 * nprobe))
+            curve = truth.curve(self._scanned, nprobe)
             reached = np.flatnonzero(curve >= goal)
             if len(reached):
                 return Step(k, target, nprobe, max(k, int(reached[0]) + 1))
@@ -139,32 +176,35 @@ class _Measure:
         is_true = distances[known] <= kth[known, None]
         return _Truth(k, known, self._hits.ids[known], is_true, self._list_rank[known])
 
-    def _ranks(self) -> I64:
-        """Place of each true row's list in its query's probing order; rows in no list: found."""
+    def _places(self) -> tuple[I64, I32]:
+        """Return each list's place in each query's probing order, i64[q, L], and rows' lists."""
         contents = self._trained.lists.contents()
         list_of = np.full(self._state.n_rows, -1, np.int32)
         list_of[contents.row_ids] = contents.list_ids
         rank = np.empty(self._probes.shape, np.int64)
         places = np.broadcast_to(np.arange(self._probes.shape[1]), self._probes.shape)
         np.put_along_axis(rank, self._probes.astype(np.int64), places, axis=1)
-        lists = list_of[self._hits.ids]
-        found = np.take_along_axis(rank, np.maximum(lists, 0).astype(np.int64), axis=1)
+        return rank, list_of
+
+    def _ranks(self, row_ids: I64) -> I64:
+        """Return the place of each row's list in its query's probing order; -1: in no list."""
+        lists = self._list_of[row_ids].astype(np.int64)
+        found = np.take_along_axis(self._rank_of_list, np.maximum(lists, 0), axis=1)
         return np.where(lists < 0, -1, found)
 
-    def _candidates_at(self, nprobe: int, limit: int) -> I64:
+    def _scan(self, nprobe: int) -> _Scanned:
         """Return the best-scored rows of the first ``nprobe`` lists, the query's own left out."""
-        if nprobe not in self._candidates:
-            deepest = DEEPEST_RERANK * max(NEIGHBOURS)
-            ids, _ = self._state.backend.scan(
-                self._trained.lists,
-                self._placed,
-                self._probes[:, :nprobe],
-                self._constants[:, :nprobe],
-                self._state.alive_bits,
-                min(deepest, self._state.n_rows) + 1,
-            )
-            self._candidates = {nprobe: _without(ids, self._held_out)}
-        return self._candidates[nprobe][:, :limit]
+        limit = min(DEEPEST_RERANK * max(NEIGHBOURS), self._state.n_rows) + 1
+        ids, _ = self._state.backend.scan(
+            self._trained.lists,
+            self._placed,
+            self._probes[:, :nprobe],
+            self._constants[:, :nprobe],
+            self._state.alive_bits,
+            limit,
+        )
+        ids = _without(ids, self._held_out)
+        return _Scanned(nprobe, ids, self._ranks(ids))
 
 
 def _without(ids: I64, own: I64) -> I64:

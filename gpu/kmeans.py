@@ -1,9 +1,11 @@
-"""k-means: D^2 seeding in growing batches, Lloyd's iterations in BLAS blocks, empty-list repair.
+"""k-means: D^2 seeding in growing batches, Lloyd's iterations in BLAS blocks, repair, balance.
 
 Seeding follows k-means++ (Arthur and Vassilvitskii, 2007): a next centre is a point drawn with
 probability proportional to its squared distance from the centres so far. Drawing several at a time
 against the same distances (as k-means|| does, Bahmani et al. 2012) turns k passes of matrix-vector
-products into a few matrix products. Same points and seed give the same centres.
+products into a few matrix products. The first iterations see a part of the points only: they move
+the centres far, and a quarter of the points tells the direction. Same points and seed give the same
+centres.
 """
 
 from __future__ import annotations
@@ -18,6 +20,15 @@ from .arrays import F32, F64, I32, I64
 #: Each seeding round adds a quarter of the centres there are: small enough that a draw knows nearly
 #: all centres before it, and some 25 rounds make 1,000.
 GROWTH_DIVISOR = 4
+#: Points per centre that seeding looks at, and that the first and the next iterations see.
+SEEDING_POINTS, FEW_POINTS, MORE_POINTS = 16, 16, 32
+#: Fewer points than this are all looked at every time.
+SMALL_SET = 4096
+#: The last iterations see all points.
+WHOLE_ITERATIONS = 3
+#: Balance: a list longer than this many times the mean is split, by a centre taken from a list
+#: shorter than this share of the mean. A search pays for long lists, short ones only cost choosing.
+LONG_LIST, SHORT_LIST = 2.5, 0.2
 #: Up to here summing by group is fastest as a product with a matrix of zeros and ones.
 FEW_GROUPS = 64
 #: Components that one block of work may copy.
@@ -43,17 +54,30 @@ def kmeans(
 ) -> F32:
     """Return k centroids f32[k, d] of ``points`` f32[n, d], n >= 1.
 
-    With fewer than k distinct points some centroids repeat. ``on_step(done, total)`` is called
-    between iterations and may raise to stop.
+    ``points`` are in random order: prefixes serve as samples. With fewer than k distinct points
+    some centroids repeat. ``on_step(done, total)`` is called between iterations and may raise to
+    stop.
     """
     on_step(0, iterations + 1)
-    centroids = _seed(points, k, rng, nearest)
-    for step in range(iterations):
+    centroids = _seed(points[: max(SEEDING_POINTS * k, SMALL_SET)], k, rng, nearest)
+    for step, size in enumerate(_sizes(len(points), k, iterations)):
         on_step(step + 1, iterations + 1)
-        assigned, error = nearest(points, centroids)
-        centroids, counts = _means(points, assigned, centroids)
-        _repair(points, centroids, counts, error, rng)
+        seen = points[:size]
+        assigned, error = nearest(seen, centroids)
+        centroids, counts = _means(seen, assigned, centroids)
+        _repair(seen, centroids, counts, error, rng)
+        if step < iterations - WHOLE_ITERATIONS:
+            _balance(seen, centroids, counts, assigned, rng)
     return centroids
+
+
+def _sizes(n_points: int, k: int, iterations: int) -> list[int]:
+    """Return how many points each iteration sees."""
+    whole = min(WHOLE_ITERATIONS, iterations)
+    more = (iterations - whole) // 3
+    few = iterations - whole - more
+    wanted = [FEW_POINTS * k] * few + [MORE_POINTS * k] * more + [n_points] * whole
+    return [min(n_points, max(size, SMALL_SET)) for size in wanted]
 
 
 def _seed(points: F32, k: int, rng: np.random.Generator, nearest: Nearest) -> F32:
@@ -110,3 +134,19 @@ def _repair(points: F32, centroids: F32, counts: I64, error: F32, rng: np.random
     empty = np.flatnonzero(counts == 0)
     drawn = draw_by_weight(error, len(empty), rng)
     centroids[empty[: len(drawn)]] = points[drawn]
+
+
+def _balance(
+    points: F32, centroids: F32, counts: I64, assigned: I32, rng: np.random.Generator
+) -> None:
+    """Move centroids of very short lists onto points of very long ones, which splits those."""
+    mean = counts.mean()
+    short = np.flatnonzero((counts > 0) & (counts < SHORT_LIST * mean))
+    long = np.argsort(-counts, kind="stable")[: len(short)]
+    long = long[counts[long] > LONG_LIST * mean]
+    short = short[np.argsort(counts[short], kind="stable")][: len(long)]
+    shuffled = rng.permutation(len(points))
+    _, first = np.unique(assigned[shuffled], return_index=True)
+    member_of = np.zeros(len(counts), np.int64)
+    member_of[np.flatnonzero(counts)] = shuffled[first]
+    centroids[short] = points[member_of[long]]

@@ -8,18 +8,29 @@ nearest of K = 2^bits codewords. 4-bit numbers lie two in a byte: sub-quantizer 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
-from .arrays import F32, U8
-from .kmeans import Nearest, kmeans
+from .arrays import F32, F64, I64, U8
+from .kmeans import GROWTH_DIVISOR
 
-#: Training rows per codeword; more change the codewords little.
+#: Training rows per codeword, and those that seeding looks at; more change the codewords little.
 ROWS_PER_CODEWORD = 256
+SEEDING_ROWS, FEW_ROWS = 32, 64
+#: The last iterations see all training rows, the first ones FEW_ROWS a codeword.
+WHOLE_ITERATIONS = 4
 ITERATIONS = 12
 
 LutType = Literal["float16", "float32"]
+
+
+class Encode(Protocol):
+    """Nearest codewords of residuals f32[n, m * s] in codebooks f32[m, K, s], u8[n, m]."""
+
+    def __call__(self, residuals: F32, codebooks: F32) -> U8:
+        """See ``Backend.encode``."""
+        ...
 
 
 def train_codebooks(
@@ -28,17 +39,72 @@ def train_codebooks(
     bits: int,
     *,
     rng: np.random.Generator,
-    nearest: Nearest,
+    encode: Encode,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> F32:
-    """Return codebooks f32[m, 2^bits, s] for ``residuals`` f32[n, m * s]."""
-    pieces = residuals.reshape(len(residuals), m, -1)
-    books = []
-    for j in range(m):
-        on_step(j, m)
-        piece = np.ascontiguousarray(pieces[:, j])
-        books.append(kmeans(piece, 1 << bits, rng=rng, nearest=nearest, iterations=ITERATIONS))
-    return np.stack(books)
+    """Return codebooks f32[m, 2^bits, s] for ``residuals`` f32[n, m * s], rows in random order.
+
+    k-means in all m sub-spaces at once, each iteration one ``encode`` and one matrix product.
+    """
+    on_step(0, ITERATIONS + 1)
+    pieces = np.ascontiguousarray(residuals.reshape(len(residuals), m, -1).transpose(1, 0, 2))
+    books = _seeds(pieces[:, : SEEDING_ROWS << bits], 1 << bits, rng)
+    for step in range(ITERATIONS):
+        on_step(step + 1, ITERATIONS + 1)
+        whole = step >= ITERATIONS - WHOLE_ITERATIONS
+        size = len(residuals) if whole else min(len(residuals), FEW_ROWS << bits)
+        seen, codes = pieces[:, :size], encode(residuals[:size], books)
+        sums, counts = _grouped(seen, codes, 1 << bits)
+        means = sums / np.maximum(counts, 1)[:, :, None]
+        books = np.where(counts[:, :, None] > 0, means, books).astype(np.float32)
+        _refill(seen, books, counts, rng)
+    return books
+
+
+def _seeds(pieces: F32, size: int, rng: np.random.Generator) -> F32:
+    """Return seeds f32[m, size, s] of ``pieces`` f32[m, n, s], drawn as in kmeans.py."""
+    m, n, _ = pieces.shape
+    each = np.arange(m)[:, None]
+    chosen = rng.integers(n, size=(m, 1))
+    error = np.full((m, n), np.inf, np.float32)
+    fresh = chosen
+    while True:
+        error = np.minimum(error, _squares(pieces, pieces[each, fresh]))
+        if chosen.shape[1] >= size:
+            return pieces[each, chosen]
+        batch = min(size - chosen.shape[1], max(1, chosen.shape[1] // GROWTH_DIVISOR), n)
+        with np.errstate(divide="ignore"):
+            keys = rng.standard_exponential((m, n), dtype=np.float32) / error
+        fresh = np.argpartition(keys, batch - 1, axis=1)[:, :batch]
+        chosen = np.concatenate([chosen, fresh], axis=1)
+
+
+def _squares(pieces: F32, seeds: F32) -> F32:
+    """Return the squared distance f32[m, n] of each piece to the nearest of seeds f32[m, b, s]."""
+    nearest = np.empty(pieces.shape[:2], np.float32)
+    for own, seed, out in zip(pieces, seeds, nearest, strict=True):
+        halves = np.einsum("bs,bs->b", seed, seed) / 2
+        np.min(halves - own @ seed.T, axis=1, out=out)
+    squares = np.einsum("mns,mns->mn", pieces, pieces)
+    distances: F32 = np.maximum(squares + 2 * nearest, 0)
+    return distances
+
+
+def _grouped(pieces: F32, codes: U8, size: int) -> tuple[F64, I64]:
+    """Return sums f64[m, size, s] and counts i64[m, size] of ``pieces`` f32[m, n, s] by code."""
+    m, _, width = pieces.shape
+    slots = (codes + size * np.arange(m, dtype=np.int32)).T.ravel()
+    counts: I64 = np.bincount(slots, minlength=m * size)
+    sums = np.empty((m * size, width), np.float64)
+    for i in range(width):
+        sums[:, i] = np.bincount(slots, pieces[:, :, i].ravel(), minlength=m * size)
+    return sums.reshape(m, size, width), counts.reshape(m, size)
+
+
+def _refill(pieces: F32, books: F32, counts: I64, rng: np.random.Generator) -> None:
+    """Put codewords that no piece uses on random pieces."""
+    of, unused = np.nonzero(counts == 0)
+    books[of, unused] = pieces[of, rng.integers(pieces.shape[1], size=len(of))]
 
 
 def decode(codes: U8, codebooks: F32) -> F32:

@@ -14,8 +14,10 @@ from .params import ROWS_PER_LIST, default_nlist
 if TYPE_CHECKING:
     from .state import IndexState
 
-#: Upper bound of the sample's memory as float32; training holds about three copies.
-SAMPLE_BYTES = 512 << 20
+#: Memory that training may take besides the lists it makes; and the share of it for the sample,
+#: which is there as it was drawn, placed, and as residuals, while a block of it is worked on.
+MEMORY_BYTES = 2 << 30
+SAMPLE_SHARE = 4
 #: Rows that play queries in trials and calibration: 2,560 true neighbours in all.
 HELD_OUT_ROWS = 256
 #: With fewer rows a list, centres are noise; wide vectors can make the sample that small.
@@ -32,7 +34,9 @@ class Sample:
     nlist: int
 
 
-def draw_sample(state: IndexState, rng: np.random.Generator) -> Sample:
+def draw_sample(
+    state: IndexState, rng: np.random.Generator, memory_bytes: int = MEMORY_BYTES
+) -> Sample:
     """Draw without replacement among live rows that have a direction; the same for the same seed.
 
     The held-out rows are not in the sample. Raise BadInput if there is no row to learn from.
@@ -43,7 +47,7 @@ def draw_sample(state: IndexState, rng: np.random.Generator) -> Sample:
     if len(live) == 0:
         raise BadInput("there are no rows to train on")
     wanted = state.params.nlist or default_nlist(len(live))
-    affordable = max(256, SAMPLE_BYTES // (4 * state.params.dim))
+    affordable = max(256, memory_bytes // (SAMPLE_SHARE * 4 * state.params.dim))
     size = min(len(live), ROWS_PER_LIST * max(wanted, HELD_OUT_ROWS), affordable)
     held = min(HELD_OUT_ROWS, max(1, len(live) // 8))
     drawn = live[rng.permutation(len(live))[: size + held]]

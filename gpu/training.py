@@ -23,7 +23,7 @@ from .kmeans import kmeans
 from .params import IndexParams, default_m
 from .pq import ROWS_PER_CODEWORD, power_of_two_near, train_codebooks
 from .rotation import MAX_ROTATED_DIM, balanced_pca
-from .sample import Sample, draw_sample
+from .sample import MEMORY_BYTES, Sample, draw_sample
 from .state import IndexState
 from .trained import Trained
 from .trial import Trial, run_trial, table_type
@@ -34,8 +34,8 @@ KMEANS_ITERATIONS = 10
 #: Rows whose component-wise median is the centre.
 CENTRE_ROWS = 4096
 #: Components of the rows that trials score.
-TRIAL_COMPONENTS = 1 << 24
-TRIAL_ROWS = 1 << 14
+TRIAL_COMPONENTS = 1 << 23
+TRIAL_ROWS = 1 << 13
 #: A rotation costs d^2 per query; it must find at least this much more.
 ROTATION_PAYS = 0.005
 #: Residuals below this share of the row itself are rounding, not spread.
@@ -49,18 +49,23 @@ def _silent(phase: str, done: int, total: int) -> None:
 
 
 def train(
-    state: IndexState, *, progress: Progress = _silent, stop: threading.Event | None = None
+    state: IndexState,
+    *,
+    progress: Progress = _silent,
+    stop: threading.Event | None = None,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Trained:
     """Learn a codec from a sample of ``state``'s live rows and encode them all.
 
     ``progress(phase, done, total)`` is called often; phases are sample, lists, codebooks, encode
-    and calibrate. Memory is a few copies of the sample (at most 512 MiB) and the lists themselves.
+    and calibrate. ``memory_bytes`` bounds the sample, so that its copies and the blocks of work
+    take about that much; the lists that are made come on top.
     Raise BadInput without rows, TrainingStopped once ``stop`` is set.
     """
     steps = _Steps(progress, stop)
     rng = np.random.default_rng(state.params.seed)
     steps.at("sample", 0, 1)
-    sample = draw_sample(state, rng)
+    sample = draw_sample(state, rng, memory_bytes)
     codec = _Fit(state.params, state.backend, sample, rng, steps).codec()
     trained = _encode_all(state, codec, steps)
     plan = calibrate(state, trained, sample.held_out, sample.queries, steps.of("calibrate"))
@@ -160,7 +165,7 @@ class _Fit:
             self._m,
             bits,
             rng=self._rng,
-            nearest=self._backend.nearest,
+            encode=self._backend.encode,
             on_step=self._steps.of("codebooks"),
         )
         codec = Codec(

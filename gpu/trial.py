@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import F32, U8
+from .arrays import F32, I64, U8
 from .backend import Backend
 from .codec import Codec, half_squares
 from .encoding import Terms
@@ -62,12 +62,13 @@ def run_trial(codec: Codec, backend: Backend, queries: F32, rows: F32) -> Trial:
     gain = terms.gain(codec)
     standard = base + terms.standard_bias(codec) + estimate
     unbiased = base + terms.unbiased_bias(codec, gain) + gain * estimate
+    nearest = _smallest(true, min(NEIGHBOURS, len(rows)))
     return Trial(
         true,
         standard,
         unbiased,
-        _recall(true, standard),
-        _recall(true, unbiased),
+        _recall(nearest, standard),
+        _recall(nearest, unbiased),
         terms.codes,
         gain * terms.sigma,
     )
@@ -82,7 +83,7 @@ def table_type(codec: Codec, trial: Trial, queries: F32) -> LutType:
     rounded = lookup_tables(queries, codec.codebooks, "float16")
     ratios = []
     for i in range(len(queries)):
-        near = np.argsort(scores[i], kind="stable")[:ROUNDING_ROWS]
+        near = _smallest(scores[i : i + 1], ROUNDING_ROWS)[0]
         change = accumulate(rounded[i], stored[near]) - accumulate(fine[i], stored[near])
         own_error = np.std(scores[i, near] - trial.true[i, near])
         ratios.append(np.std(change * trial.factors[near]) / max(float(own_error), 1e-30))
@@ -90,12 +91,19 @@ def table_type(codec: Codec, trial: Trial, queries: F32) -> LutType:
     return "float16" if calm else "float32"
 
 
-def _recall(true: F32, scores: F32) -> float:
-    """Share of the true neighbours among the best-scored rows, averaged over the depths."""
-    n_rows = true.shape[1]
-    k = min(NEIGHBOURS, n_rows)
-    is_true = np.zeros(true.shape, np.bool_)
-    np.put_along_axis(is_true, np.argpartition(true, k - 1, axis=1)[:, :k], values=True, axis=1)
-    order = np.argsort(scores, axis=1, kind="stable")[:, : max(DEPTHS)]
-    found = np.take_along_axis(is_true, order, axis=1)
-    return float(np.mean([found[:, :depth].sum(axis=1).mean() / k for depth in DEPTHS]))
+def _recall(nearest: I64, scores: F32) -> float:
+    """Share of the true neighbours i64[q, k] among the best of f32[q, n], averaged over depths."""
+    best = _smallest(scores, max(DEPTHS))
+    found = (best[:, :, None] == nearest[:, None, :]).any(axis=2)
+    return float(
+        np.mean([found[:, :depth].sum(axis=1).mean() for depth in DEPTHS]) / len(nearest[0])
+    )
+
+
+def _smallest(values: F32, count: int) -> I64:
+    """Return the places of the ``count`` smallest of each row of f32[q, n], smallest first."""
+    count = min(count, values.shape[1])
+    chosen = np.argpartition(values, count - 1, axis=1)[:, :count]
+    chosen.sort(axis=1)
+    order = np.argsort(np.take_along_axis(values, chosen, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(chosen, order, axis=1)

@@ -9,6 +9,7 @@ import pytest
 
 from gpu import Backend, BadInput, Index, IndexParams, IndexState, TrainingStopped, train
 from gpu.arrays import F32
+from gpu.sample import draw_sample
 
 
 def state_of(rows: F32, backend: Backend, metric: str = "l2", **options: int) -> IndexState:
@@ -118,3 +119,25 @@ def test_16000_dimensions_can_be_trained_and_searched(backend: Backend) -> None:
     queries = rows[:5] + np.float32(0.5) * cloud(155, 16_000)[150:]
     hits = index.state.search(queries, 1, nprobe=2, rerank=20)
     np.testing.assert_array_equal(hits.ids[:, 0], np.arange(5))
+
+
+def test_memory_bounds_the_sample_and_says_nothing_about_which_rows_are_found(
+    backend: Backend,
+) -> None:
+    rows = cloud(4000, 8)
+    state = state_of(rows, backend, nlist=8, m=4)
+    sample = draw_sample(state, np.random.default_rng(0), memory_bytes=1000 * 8 * 4 * 4)
+    assert len(sample.vectors) == 1000
+    trained = train(state, memory_bytes=1000 * 8 * 4 * 4)
+    np.testing.assert_array_equal(np.sort(trained.lists.contents().row_ids), np.arange(4000))
+
+
+def test_lists_of_clustered_rows_are_balanced(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.pareto(1.0, 40) + 0.05
+    centres = rng.normal(size=(40, 8)) * 20
+    of = rng.choice(40, 8000, p=sizes / sizes.sum())
+    rows = (centres[of] + rng.normal(size=(8000, 8))).astype(np.float32)
+    lengths = train(state_of(rows, backend, nlist=64, m=4)).lists.lengths
+    imbalance = 64 * np.square(lengths / 8000.0).sum()
+    assert imbalance < 2.0

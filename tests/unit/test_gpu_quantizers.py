@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from gpu import NumpyBackend
 from gpu.arrays import F32
 from gpu.kmeans import draw_by_weight, kmeans
-from gpu.pq import accumulate, decode, lookup_tables, pack_codes, power_of_two_near
+from gpu.pq import (
+    accumulate,
+    decode,
+    lookup_tables,
+    pack_codes,
+    power_of_two_near,
+    train_codebooks,
+)
 from gpu.rotation import balanced_pca, deal
 
 BACKEND = NumpyBackend()
@@ -132,3 +139,24 @@ def test_large_eigenvalues_are_spread_over_the_sub_spaces() -> None:
 
 def test_eigenvalues_of_zero_are_dealt_too() -> None:
     assert sorted(deal(np.zeros(6), 3, 2).tolist()) == list(range(6))
+
+
+@pytest.mark.parametrize(("bits", "n"), [(4, 3), (4, 900), (8, 40), (8, 2000)])
+def test_codebooks_serve_pieces_as_well_as_kmeans_of_each_sub_space(bits: int, n: int) -> None:
+    rows, m = cloud(n, 6), 3
+    books = train_codebooks(rows, m, bits, rng=np.random.default_rng(0), encode=BACKEND.encode)
+    assert books.shape == (m, 1 << bits, 2)
+    error = np.square(rows - decode(BACKEND.encode(rows, books), books)).sum()
+    pieces = [np.ascontiguousarray(rows[:, 2 * j : 2 * j + 2]) for j in range(m)]
+    alone = sum(
+        float(2 * BACKEND.nearest(piece, own)[1].sum())
+        for piece in pieces
+        for own in [kmeans(piece, 1 << bits, rng=np.random.default_rng(1), nearest=BACKEND.nearest)]
+    )
+    assert error <= 1.1 * alone + 1e-3
+
+
+def test_codebooks_of_equal_rows_are_that_row() -> None:
+    rows = np.full((50, 4), 3.0, np.float32)
+    books = train_codebooks(rows, 2, 4, rng=np.random.default_rng(0), encode=BACKEND.encode)
+    np.testing.assert_array_equal(books, np.full((2, 16, 2), 3.0))
