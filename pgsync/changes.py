@@ -81,6 +81,11 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 }
 
 
+#: An Arrow stream ends with a continuation marker and a length of zero.
+#: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
+_END_OF_STREAM_BYTES = 8
+
+
 def vector_element_type(table: TableSpec) -> pa.DataType:
     """float16 for halfvec columns, whose values it holds exactly; float32 for all others."""
     return pa.float16() if table.vector_type == "halfvec" else pa.float32()
@@ -121,19 +126,26 @@ class ChangeBatch:
 
     def to_ipc(self) -> bytes:
         """Return the batch as one Arrow IPC stream."""
-        metadata = {
-            "vecmirror.kind": self.kind.value,
-            "vecmirror.epoch": str(self.epoch),
-            "vecmirror.watermark_lsn": str(self.watermark_lsn),
-            "vecmirror.source_lsn": str(self.source_lsn),
-            "vecmirror.system_id": self.system_id,
-            "vecmirror.rows_total": str(self.rows_total),
-        }
-        sink = pa.BufferOutputStream()
-        schema = self.rows.schema.with_metadata(metadata)
-        with pa.ipc.new_stream(sink, schema) as writer:
-            writer.write_batch(self.rows.replace_schema_metadata(metadata))
-        return sink.getvalue().to_pybytes()
+        return self.to_ipc_buffer().to_pybytes()
+
+    def to_ipc_buffer(self) -> pa.Buffer:
+        """Return what ``to_ipc`` returns, written once into memory of the right size."""
+        rows = self.rows.replace_schema_metadata(
+            {
+                "vecmirror.kind": self.kind.value,
+                "vecmirror.epoch": str(self.epoch),
+                "vecmirror.watermark_lsn": str(self.watermark_lsn),
+                "vecmirror.source_lsn": str(self.source_lsn),
+                "vecmirror.system_id": self.system_id,
+                "vecmirror.rows_total": str(self.rows_total),
+            }
+        )
+        size = rows.schema.serialize().size + pa.ipc.get_record_batch_size(rows)
+        buffer = pa.allocate_buffer(size + _END_OF_STREAM_BYTES)
+        sink = pa.FixedSizeBufferWriter(buffer)
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_batch(rows)
+        return buffer.slice(0, sink.tell())
 
     @classmethod
     def from_ipc(cls, body: bytes | memoryview) -> ChangeBatch:

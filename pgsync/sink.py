@@ -104,7 +104,7 @@ class Sink:
         ``sync`` asks the server to make even a bare watermark durable before it answers.
         """
         path = f"{_index_path(name)}/changes{'?sync=1' if sync else ''}"
-        response = self._http.request("POST", path, batch.to_ipc(), _ARROW)
+        response = self._http.request("POST", path, memoryview(batch.to_ipc_buffer()), _ARROW)
         body = _json(_accepted(response))
         try:
             return Receipt(
