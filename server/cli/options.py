@@ -13,6 +13,7 @@ from .output import CommandFailed, Exit
 from .sources import check_dsn, looks_like_dsn
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonLogsOption = Annotated[bool, typer.Option("--json", help="Write log lines as JSON objects.")]
 ServerOption = Annotated[
     str | None,
     typer.Option(

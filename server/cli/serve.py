@@ -10,6 +10,8 @@ import typer
 from server.main import serve as run_server
 from server.settings import load_settings
 
+from .options import JsonLogsOption
+
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
@@ -19,6 +21,7 @@ def serve(
         Path | None, typer.Option(help="Directory of journals and snapshots.")
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="json or console.")] = None,
+    as_json: JsonLogsOption = False,
 ) -> None:
     """Run the index server until SIGTERM or Ctrl-C."""
     flags = {
@@ -26,6 +29,6 @@ def serve(
         "server.port": port,
         "server.uds": uds,
         "server.data_dir": data_dir,
-        "server.log_format": log_format,
+        "server.log_format": "json" if as_json else log_format,
     }
     raise typer.Exit(run_server(load_settings(flags).settings))

@@ -12,7 +12,7 @@ import typer
 from pgsync.sidecar import SidecarConfig, run
 from server.logs import configure_logs
 
-from .options import DsnOption, ServerOption, settings_with, source_dsn
+from .options import DsnOption, JsonLogsOption, ServerOption, settings_with, source_dsn
 
 
 def sync(
@@ -25,6 +25,7 @@ def sync(
         typer.Option("--failover-slots", help="Slots that standbys keep in step (Postgres 17+)."),
     ] = False,
     server: ServerOption = None,
+    as_json: JsonLogsOption = False,
 ) -> None:
     """Copy the tables of all attached indexes and follow their changes, until SIGTERM or Ctrl-C."""
     settings = settings_with(server)
@@ -38,7 +39,8 @@ def sync(
         failover_slots=failover_slots,
         only=frozenset(only) if only else None,
     )
-    configure_logs(settings.server.log_level, settings.server.log_format)
+    form = "json" if as_json else settings.server.log_format
+    configure_logs(settings.server.log_level, form)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every batch
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
