@@ -34,6 +34,9 @@ OK, FAILED, WRONG_SETTINGS = 0, 1, 2
 
 #: Connections that may wait to be accepted.
 _BACKLOG = 1024
+#: Seconds an idle connection is kept: longer than common proxies (60 s) keep theirs, so that none
+#: sends a request into a connection that is being closed.
+_KEEP_ALIVE_S = 75
 
 
 class CannotListen(Exception):
@@ -76,7 +79,13 @@ def _run(app: ASGIApp, sockets: Sequence[socket.socket], server: ServerSection) 
         log_config=None,
         access_log=False,
         server_header=False,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
         lifespan="on",
+        proxy_headers=False,  # addresses of callers are used nowhere
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=server.shutdown_grace_s,
     )
     # uvicorn raises a signal again once it has shut down; by then it has done its work.

@@ -1,5 +1,7 @@
 """What surrounds every request: its id, its access log line, its place in the figures.
 
+A request that was answered as asked is a line of level debug: the figures tell of those.
+
 Plain ASGI, outside of FastAPI, so that nothing that happens inside can escape it: what no handler
 caught becomes a problem without internals here, and its traceback goes to the log.
 """
@@ -21,6 +23,7 @@ from server.problems import headers, kind_of, problem
 
 REQUEST_ID = "X-Request-ID"
 PROBLEM_JSON = "application/problem+json"
+_REQUEST_ID = REQUEST_ID.lower().encode()
 
 #: A caller's own id is taken over when it can do no harm in a log line or a header.
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -74,14 +77,11 @@ class _Exchange:
 
     def _note(self, took_s: float) -> None:
         method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
-        self._metrics.requests.labels(method, self._status or 499).inc()
-        log.info(
-            "request",
-            method=method,
-            path=self._scope["path"],
-            status=self._status or 499,  # nobody was left to answer
-            took_ms=round(took_s * 1000, 3),
-        )
+        status = self._status or 499  # nobody was left to answer
+        self._metrics.requests.labels(method, status).inc()
+        took_ms, path = round(took_s * 1000, 3), self._scope["path"]
+        say = log.debug if status < 400 else log.info if status < 500 else log.warning
+        say("request", method=method, path=path, status=status, took_ms=took_ms)
 
 
 def problem_response(error: BaseException, request_id: str) -> Response:
@@ -95,5 +95,5 @@ def problem_response(error: BaseException, request_id: str) -> Response:
 
 
 def _request_id(scope: Scope) -> str:
-    given = dict(scope["headers"]).get(REQUEST_ID.lower().encode(), b"")
+    given = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
     return given.decode() if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex
