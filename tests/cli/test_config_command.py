@@ -36,6 +36,7 @@ def test_help_explains_the_command(cli: RunCli, command: str) -> None:
     done = cli(command, "--help")
     assert done.code == 0
     assert f"{command} " in done.out
+    assert "--json" in done.out
 
 
 def test_help_names_the_exit_codes(cli: RunCli) -> None:
