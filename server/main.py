@@ -1,9 +1,9 @@
 """The server process: sockets, signals, and what is done in which order at start and stop.
 
 Start: check that nobody is let in by mistake, lock the data directory, listen, then load the
-catalog beside the first requests. Stop (SIGTERM, SIGINT): listen no more, let requests finish for
-``server.shutdown_grace_s``, close the catalog, exit 0. One process owns the indexes: there are no
-worker processes.
+catalog beside the first requests. Stop (SIGTERM, SIGINT): listen no more, let requests finish,
+save what grew, both within ``server.shutdown_grace_s``, close the catalog, exit 0. One process owns
+the indexes: there are no worker processes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import socket
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import monotonic
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -27,6 +29,7 @@ from .errors import StorageError
 from .logs import configure_logs
 from .sections import ServerSection
 from .settings import Settings
+from .stopping import save_grown
 
 log = structlog.get_logger("vecmirror.server")
 
@@ -63,7 +66,8 @@ def serve(settings: Settings) -> int:
         return FAILED
     try:
         with listening(settings.server) as sockets:
-            _run(create_app(settings, catalog), sockets, settings.server)
+            asked_s = _run(create_app(settings, catalog), sockets, settings.server)
+        save_grown(catalog.mirrors(), asked_s + settings.server.shutdown_grace_s)
     except CannotListen as error:
         log.error("the server does not start", reason=str(error))
         return FAILED
@@ -73,7 +77,19 @@ def serve(settings: Settings) -> int:
     return OK
 
 
-def _run(app: ASGIApp, sockets: Sequence[socket.socket], server: ServerSection) -> None:
+class _Server(uvicorn.Server):
+    """Remembers when it was asked to stop, by time.monotonic."""
+
+    asked_s = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note the time of the first signal."""
+        self.asked_s = min(self.asked_s, monotonic())
+        super().handle_exit(sig, frame)
+
+
+def _run(app: ASGIApp, sockets: Sequence[socket.socket], server: ServerSection) -> float:
+    """Serve until a signal; return when it came."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -92,7 +108,9 @@ def _run(app: ASGIApp, sockets: Sequence[socket.socket], server: ServerSection) 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     log.info("listening", addresses=[_name(listener) for listener in sockets])
-    uvicorn.Server(config).run(sockets=list(sockets))
+    running = _Server(config)
+    running.run(sockets=list(sockets))
+    return running.asked_s
 
 
 @contextlib.contextmanager

@@ -75,11 +75,12 @@ def _reasons(server: Context, mirror: MirrorLike) -> list[str]:
     if state.phase in phases:
         return [phases[state.phase]]
     fresh = server.feeds.of(mirror.spec.name, state.applied_lsn)
+    by_hand = mirror.spec.slot is None  # whoever feeds it need not come again
     if fresh is None:
-        return ["the sidecar has not been heard since the server started"]
+        return [] if by_hand else ["the sidecar has not been heard since the server started"]
     reasons = []
     if fresh.lag_bytes > limits.max_lag_bytes:
         reasons.append(f"{fresh.lag_bytes} bytes behind the source")
-    if fresh.silence_s > limits.max_silence_s:
+    if not by_hand and fresh.silence_s > limits.max_silence_s:
         reasons.append(f"the sidecar has been silent for {fresh.silence_s:.0f} s")
     return reasons

@@ -30,9 +30,9 @@ class Api:
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
 
-    def create(self, name: str = "items", metric: str = "l2") -> httpx.Response:
+    def create(self, name: str = "items", metric: str = "l2", **more: str) -> httpx.Response:
         """Create an index over ITEMS."""
-        body = {"name": name, "table": ITEMS.to_json(), "metric": metric}
+        body = {"name": name, "table": ITEMS.to_json(), "metric": metric, **more}
         return self.client.post("/v1/indexes", json=body)
 
     def send(self, body: bytes, name: str = "items", **headers: str) -> httpx.Response:

@@ -93,7 +93,7 @@ def test_a_pin_shows_one_position_while_changes_go_on(api: Api) -> None:
 def test_ready_says_why_not(open_api: OpenApi) -> None:
     api = open_api(ready={"max_lag_bytes": 1000, "max_silence_s": 1})
     assert api.client.get("/readyz").json() == {"status": "ok", "reasons": []}
-    api.create()
+    api.create(slot="vecmirror_items")
     assert "waits for its first copy" in _reason(api)
     feed = ItemFeed(3)
     begin, rows, end = feed.copy()
@@ -108,6 +108,19 @@ def test_ready_says_why_not(open_api: OpenApi) -> None:
     assert api.client.get("/readyz").status_code == 200
     time.sleep(1.1)
     assert "the sidecar has been silent for 1 s" in _reason(api)
+
+
+@pytest.mark.parametrize("slot", [None, "vecmirror_items"])
+def test_only_an_index_with_a_slot_waits_for_a_sidecar(tmp_path: Path, slot: str | None) -> None:
+    with running_api(tmp_path) as api:
+        api.create(**({"slot": slot} if slot else {}))
+        for body in ItemFeed(3).copy():
+            api.send(body)
+    with running_api(tmp_path) as api:
+        if slot is None:
+            assert api.client.get("/readyz").status_code == 200
+        else:
+            assert "has not been heard" in _reason(api)
 
 
 def test_lag_is_known_and_grows_only_while_behind(api: Api) -> None:

@@ -124,6 +124,8 @@ def test_it_starts_again_after_kill_and_ends_at_sigint(tmp_path: Path) -> None:
     with _process(tmp_path) as server:
         server.wait_alive()
         with _unix(server) as client:
+            while client.get("/readyz").status_code != 200:  # alive comes before loaded
+                time.sleep(0.01)
             hits = Api(client).search(vector=feed.vectors[0].tolist(), k=9).json()["hits"]
         assert {hit["key"] for hit in hits} == {10, 20, 30, 40}
         assert server.end(signal.SIGINT) == 0
