@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from fastapi import Request
@@ -27,6 +27,9 @@ _LARGE_JSON_BYTES = 64 << 10
 
 Model = TypeVar("Model", bound=BaseModel)
 
+#: A whole body; one of several pieces is a bytearray, that they were appended to.
+Body: TypeAlias = bytes | bytearray
+
 
 def media_type(request: Request, allowed: Iterable[str]) -> str:
     """Return the body's media type; a missing one counts as the first of ``allowed``.
@@ -40,24 +43,28 @@ def media_type(request: Request, allowed: Iterable[str]) -> str:
     return given
 
 
-async def read_bytes(request: Request, limit_bytes: int, setting: str) -> bytes:
+async def read_bytes(request: Request, limit_bytes: int, setting: str) -> Body:
     """Return the whole body; raise BodyTooLarge as soon as it is longer than the limit.
 
-    A Content-Length that is too large is refused before anything is read.
+    A Content-Length that is too large is refused before anything is read. One that is not is no
+    reason to take memory for it yet: the bytes may never come.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise BodyTooLarge(limit_bytes, setting)
-    chunks, size = [], 0
+    body: Body = b""
     async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit_bytes:
+        if len(body) + len(chunk) > limit_bytes:
             raise BodyTooLarge(limit_bytes, setting)
-        chunks.append(chunk)
-    return b"".join(chunks)
+        if not body:
+            body = chunk  # mostly the only one
+        elif chunk:
+            body = bytearray(body) if isinstance(body, bytes) else body
+            body += chunk
+    return body
 
 
-async def parse_json(body: bytes, model: type[Model]) -> Model:
+async def parse_json(body: Body, model: type[Model]) -> Model:
     """Return ``body`` as ``model``; raise MalformedBody or InvalidRequest."""
     if len(body) < _LARGE_JSON_BYTES:
         return _parse(body, model)
@@ -76,7 +83,7 @@ def parse_query(request: Request, model: type[Model]) -> Model:
         raise InvalidRequest(explain(error)) from None
 
 
-def float32_rows(body: bytes, dim: int) -> NDArray[np.float32]:
+def float32_rows(body: Body, dim: int) -> NDArray[np.float32]:
     """Return the little-endian rows of a raw body as f32[q, dim]; raise WrongDimension."""
     if not body or len(body) % (4 * dim):
         raise WrongDimension(dim, f"{len(body)} bytes, not a multiple of {4 * dim}")
@@ -94,7 +101,7 @@ def explain(error: ValidationError) -> list[dict[str, str]]:
     ]
 
 
-def _parse(body: bytes, model: type[Model]) -> Model:
+def _parse(body: Body, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

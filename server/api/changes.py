@@ -61,9 +61,8 @@ async def _take(mirror: MirrorLike, request: Request, server: Context, arrived_s
     """Read the body and hand it to the mirror in a thread; note what the feed said."""
     media_type(request, (ARROW_STREAM,))
     sync = parse_query(request, ChangesQuery).sync
-    body = await read_bytes(
-        request, server.settings.server.max_changes_body_bytes, "server.max_changes_body_bytes"
-    )
+    limit_bytes = server.settings.server.max_changes_body_bytes
+    body = memoryview(await read_bytes(request, limit_bytes, "server.max_changes_body_bytes"))
     loop, name = asyncio.get_running_loop(), mirror.spec.name
     ack, source_lsn = await loop.run_in_executor(
         server.writers, lambda: (mirror.submit(body, sync=sync), _source_lsn(body))
@@ -79,7 +78,7 @@ async def _take(mirror: MirrorLike, request: Request, server: Context, arrived_s
     return ack
 
 
-def _source_lsn(body: bytes) -> int:
+def _source_lsn(body: memoryview) -> int:
     """Return the batch's source_lsn: the mirror took the batch, so it is there."""
     metadata = pa.ipc.read_schema(pa.py_buffer(body)).metadata or {}
     return int(metadata[b"vecmirror.source_lsn"])
