@@ -1,7 +1,8 @@
 """StreamSession: one index followed over one replication stream, until something ends it.
 
-Two threads: the reader takes from Postgres and never waits for the index server; the caller's
-thread posts, one batch at a time. What arrives while a post is on its way becomes the next batch.
+One thread: it reads from Postgres and posts, one batch at a time. While a post is on its way it
+reads on, in large steps, and what it reads becomes the next batch. (With a thread for each side
+every commit woke both of them several times.)
 
 Invariants:
 
@@ -9,6 +10,7 @@ Invariants:
   at the catalog found nothing that would make a new copy necessary.
 - Memory is bounded: with ``MAX_PENDING_BYTES`` waiting for the server nothing more is read, while
   status messages go on.
+- An error of the stream waits for the answer to a post on its way.
 """
 
 from __future__ import annotations
@@ -33,8 +35,11 @@ MAX_PENDING_BYTES = 64 << 20
 #: Input makes a walsender look again at the end of the log; this bounds a missed wake-up of its.
 POKE_INTERVAL_S = 0.05
 
-#: Messages taken at once while the assembler is locked: about ten milliseconds of work.
+#: Messages taken at once: about ten milliseconds of work, for which an answer waits at most.
 _DRAIN_MESSAGES = 4_096
+
+#: A walsender sends every message by itself. While a post is on its way there is no hurry.
+_READ_AHEAD_INTERVAL_S = 0.002
 
 #: The catalog is looked at this often while there is something to confirm, and otherwise.
 CONFIRM_INTERVAL_S = 1.0
@@ -60,7 +65,7 @@ class Progress:
 
 
 class StreamSession:
-    """Runs until ``stop`` is set or an error ends it; owns none of its parts but the reader."""
+    """Runs until ``stop`` is set or an error ends it; owns none of its parts."""
 
     def __init__(
         self,
@@ -80,8 +85,6 @@ class StreamSession:
         self._shapes = shapes
         self._epoch = position.epoch
         self._stop = stop
-        self._changed = threading.Condition()
-        self._reader_stop = threading.Event()
         self._failure: Exception | None = None
         self._sent_watermark_lsn = position.durable_lsn
         self._source_lsn = 0
@@ -91,45 +94,39 @@ class StreamSession:
 
     def run(self) -> None:
         """Follow the stream; return when stopped. Raises SyncError."""
-        reader = threading.Thread(target=self._read, name=f"read-{self._index}", daemon=True)
-        reader.start()
-        try:
-            while not self._stop.is_set():
-                self._look_after_source()
-                self._post(self._wait_for_post())
-            self._look(time.monotonic())
-        finally:
-            self._reader_stop.set()
-            reader.join()
+        while not self._stop.is_set():
+            self._look_after_source()
+            plan = self._plan()
+            if plan.send:
+                self._post(plan)
+            else:
+                self._read(plan.wait_s)
+        self._look(time.monotonic())
 
-    def _read(self) -> None:
+    def _read(self, wait_s: float) -> None:
+        """Take what has arrived; wait for it, but not for long."""
+        if self._stream.wait(min(wait_s, POKE_INTERVAL_S)):
+            self._stream.drain(self._assembler, _DRAIN_MESSAGES)
+        elif wait_s >= POKE_INTERVAL_S:
+            self._stream.poke()
+
+    def _read_ahead(self) -> float:
+        """Read while a post is on its way; return in how many seconds to do it again."""
+        if self._failure is not None:
+            return POKE_INTERVAL_S
         try:
-            while not self._reader_stop.is_set():
-                self._read_once()
+            return self._read_some()
         except Exception as error:
             self._failure = error
-        with self._changed:
-            self._changed.notify()
+            return POKE_INTERVAL_S
 
-    def _read_once(self) -> None:
+    def _read_some(self) -> float:
         if self._assembler.pending_bytes >= MAX_PENDING_BYTES:
             self._stream.poke()
-            self._reader_stop.wait(POKE_INTERVAL_S)
-        elif self._stream.wait(POKE_INTERVAL_S):
-            with self._changed:
-                self._stream.drain(self._assembler, _DRAIN_MESSAGES)
-                self._changed.notify()
-        else:
-            self._stream.poke()
-
-    def _wait_for_post(self) -> PostPlan:
-        """Return what to send, or a plan to send nothing after a bounded wait."""
-        with self._changed:
-            plan = self._plan()
-            if not plan.send:
-                self._changed.wait(plan.wait_s)
-                plan = self._plan()
-            return plan
+            return POKE_INTERVAL_S
+        arrived = self._stream.wait(0.0)
+        taken = self._stream.drain(self._assembler, _DRAIN_MESSAGES) if arrived else 0
+        return 0.0 if taken == _DRAIN_MESSAGES else _READ_AHEAD_INTERVAL_S
 
     def _plan(self) -> PostPlan:
         if self._failure is not None:
@@ -150,16 +147,13 @@ class StreamSession:
         )
 
     def _post(self, plan: PostPlan) -> None:
-        if not plan.send:
-            return
-        with self._changed:
-            batches = self._assembler.take(flush=plan.flush)
-            if not batches and not plan.flush:
-                # What is pending is no full batch yet: the rest of the transaction is coming.
-                self._changed.wait(WATERMARK_INTERVAL_S)
-                return
+        batches = self._assembler.take(flush=plan.flush)
+        if not batches and not plan.flush:
+            # What is pending is no full batch yet: the rest of the transaction is coming.
+            return self._read(WATERMARK_INTERVAL_S)
         for batch in batches or [self._heartbeat()]:
             self._deliver(batch, plan.sync)
+        self._read(0.0)
 
     def _heartbeat(self) -> ChangeBatch:
         """Return a batch without rows: the source's position alone."""
@@ -175,7 +169,7 @@ class StreamSession:
     def _deliver(self, batch: ChangeBatch, sync: bool) -> None:
         self._source_lsn = max(self._source_lsn, batch.source_lsn)
         batch = replace(batch, source_lsn=self._source_lsn)
-        receipt = self._sink.send(self._index, batch, sync=sync)
+        receipt = self._sink.send(self._index, batch, sync=sync, meanwhile=self._read_ahead)
         self._posted_s = time.monotonic()
         if sync or receipt.durable_lsn >= batch.watermark_lsn:
             self._synced_s = self._posted_s

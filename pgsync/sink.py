@@ -17,10 +17,9 @@ from .changes import ChangeBatch
 from .errors import ResyncNeeded, SinkError, SinkUnavailable
 from .lsn import parse_lsn
 from .table import TableSpec
-from .transport import HttpConnection, Response
+from .transport import HttpConnection, Meanwhile, Response
 
 CONTENT_TYPE = "application/vnd.apache.arrow.stream"
-_ARROW = {"Content-Type": CONTENT_TYPE}
 
 _RESYNC_PROBLEMS = ("resync-required", "stale-epoch")
 
@@ -80,12 +79,11 @@ class Sink:
         The socket is ``uds``, or the path of ``http+unix:///path/of/socket``.
         """
         base_url, uds = split_server(server, uds)
-        authorization = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = HttpConnection(base_url, authorization, uds)
+        self._http = HttpConnection(base_url, api_key or None, uds)
 
     def indexes(self) -> list[IndexDescription]:
         """Return all indexes of the server."""
-        body = _json(_accepted(self._http.request("GET", "/v1/indexes")))
+        body = _json(_accepted(self._http.get("/v1/indexes")))
         listed = body.get("indexes") if isinstance(body, dict) else body
         if not isinstance(listed, list):
             raise SinkError("the index server listed its indexes in an unknown way")
@@ -93,18 +91,27 @@ class Sink:
 
     def describe(self, name: str) -> IndexDescription | None:
         """Return one index, None when the server has none of that name."""
-        response = self._http.request("GET", _index_path(name))
+        response = self._http.get(_index_path(name))
         if response.status == HTTPStatus.NOT_FOUND:
             return None
         return IndexDescription.from_json(_json(_accepted(response)))
 
-    def send(self, name: str, batch: ChangeBatch, *, sync: bool = False) -> Receipt:
+    def send(
+        self,
+        name: str,
+        batch: ChangeBatch,
+        *,
+        sync: bool = False,
+        meanwhile: Meanwhile | None = None,
+    ) -> Receipt:
         """Deliver a batch; raise SinkError, SinkUnavailable or ResyncNeeded.
 
         ``sync`` asks the server to make even a bare watermark durable before it answers.
+        ``meanwhile`` is called while the server keeps us waiting; it must not raise.
         """
         path = f"{_index_path(name)}/changes{'?sync=1' if sync else ''}"
-        response = self._http.request("POST", path, memoryview(batch.to_ipc_buffer()), _ARROW)
+        content = memoryview(batch.to_ipc_buffer())
+        response = self._http.post(path, CONTENT_TYPE, content, meanwhile)
         body = _json(_accepted(response))
         try:
             return Receipt(

@@ -1,8 +1,12 @@
 """HttpConnection: one kept-open HTTP/1.1 connection to the index server, by the standard library.
 
-A batch of one row costs more to send than to decode, so nothing stands between it and the socket.
-Requests may be sent twice by this module: all of them must be idempotent, as batches are by
-(commit LSN, ordinal).
+A batch of one row costs more to send than to decode, so little stands between it and the socket:
+the head of a request is bytes made once, and goes out together with a small body.
+
+Invariants:
+
+- A request may be sent twice: all must be idempotent, as batches are by (commit LSN, ordinal).
+- A connection on which a request did not end in order is closed.
 """
 
 from __future__ import annotations
@@ -11,19 +15,25 @@ import http.client
 import select
 import socket
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .errors import SinkError, SinkUnavailable
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
 #: A batch is written and applied within seconds; a server that needs longer is stuck.
 REQUEST_TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 5.0
+
+#: A body up to this size is copied once to save a packet.
+_SMALL_BODY_BYTES = 16 << 10
+
+#: Called while the server keeps us waiting; returns in how many seconds to call again.
+Meanwhile = Callable[[], float]
+
+#: Most answers are there before this.
+_FIRST_WAIT_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,64 +47,116 @@ class Response:
 class HttpConnection:
     """A connection that opens itself when needed. Use one for each thread."""
 
-    def __init__(self, base_url: str, headers: Mapping[str, str], uds: str | None = None) -> None:
+    def __init__(self, base_url: str, api_key: str | None = None, uds: str | None = None) -> None:
         """Speak to ``http[s]://host[:port][/prefix]``; over the socket ``uds`` if there is one.
 
-        ``headers`` go with every request. Raises SinkError for an address of another form.
+        Raises SinkError for an address of another form and a key that no header can carry.
         """
-        self._headers = dict(headers)
-        self._http, self._prefix = _client(base_url, uds)
+        self._http, host, self._prefix = _client(base_url, uds)
+        self._head = f"Host: {host}\r\nAccept: application/json\r\n"
+        if api_key is not None:
+            if not (api_key.isascii() and api_key.isprintable()):
+                raise SinkError("the API key has characters that no HTTP header can carry")
+            self._head += f"Authorization: Bearer {api_key}\r\n"
 
-    def request(
+    def get(self, path: str) -> Response:
+        """Return the answer, whatever its status; raise SinkUnavailable."""
+        return self._request(f"GET {self._prefix}{path} HTTP/1.1\r\n{self._head}\r\n", b"", None)
+
+    def post(
         self,
-        method: str,
         path: str,
-        body: ReadableBuffer | None = None,
-        headers: Mapping[str, str] | None = None,
+        content_type: str,
+        body: memoryview,
+        meanwhile: Meanwhile | None = None,
     ) -> Response:
-        """Send a request and return its answer, whatever its status; raise SinkUnavailable.
+        """Send a body and return the answer, whatever its status; raise SinkUnavailable.
 
-        Where the server closed a kept connection meanwhile, it is sent on a new one, once.
+        ``meanwhile`` must not raise.
         """
-        kept = self._open()
-        try:
-            return self._exchange(method, path, body, headers)
-        except (OSError, http.client.HTTPException) as error:
-            self._http.close()
-            if not (kept and isinstance(error, ConnectionError)):
-                raise SinkUnavailable("the index server does not answer") from error
-        return self.request(method, path, body, headers)
+        head = (
+            f"POST {self._prefix}{path} HTTP/1.1\r\n{self._head}"
+            f"Content-Type: {content_type}\r\nContent-Length: {body.nbytes}\r\n\r\n"
+        )
+        return self._request(head, body, meanwhile)
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         self._http.close()
 
+    def _request(
+        self, head: str, body: bytes | memoryview, meanwhile: Meanwhile | None
+    ) -> Response:
+        """Exchange a request; again, once, where the server closed a kept connection meanwhile."""
+        kept = self._open()
+        try:
+            return self._exchange(head.encode(), body, _Waiter(self._http.sock, meanwhile))
+        except (OSError, http.client.HTTPException) as error:
+            self._http.close()
+            if not (kept and isinstance(error, ConnectionError)):
+                raise SinkUnavailable("the index server does not answer") from error
+        except BaseException:
+            self._http.close()
+            raise
+        return self._request(head, body, meanwhile)
+
     def _open(self) -> bool:
         """Make sure that there is a connection; return whether it was kept from before."""
-        kept = self._http.sock
-        if kept is not None and not _readable(kept):
+        if self._http.sock is not None and not _ready(self._http.sock, select.POLLIN, 0.0):
             return True
         self._http.close()  # Bytes, or an end, that no request has asked for.
         try:
-            self._http.connect()
+            self._http.connect()  # sets TCP_NODELAY
         except OSError as error:
             self._http.close()
             raise SinkUnavailable("the index server does not answer") from error
-        self._http.sock.settimeout(REQUEST_TIMEOUT_S)
         return False
 
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        body: ReadableBuffer | None,
-        headers: Mapping[str, str] | None,
-    ) -> Response:
-        # http.client counts the bytes of any buffer, and sends it without a copy.
-        all_headers = {**self._headers, **(headers or {})}
-        self._http.request(method, self._prefix + path, body, all_headers)
-        response = self._http.getresponse()
-        return Response(response.status, response.read())
+    def _exchange(self, head: bytes, body: bytes | memoryview, waiter: _Waiter) -> Response:
+        connection = self._http.sock
+        if len(body) <= _SMALL_BODY_BYTES:
+            waiter.send(head + body)
+        else:
+            waiter.send(head)
+            waiter.send(body)
+        waiter.wait(select.POLLIN)
+        connection.settimeout(REQUEST_TIMEOUT_S)
+        response = http.client.HTTPResponse(connection)
+        try:
+            response.begin()
+            answer = Response(response.status, response.read())
+        finally:
+            response.close()
+        if response.will_close:
+            self._http.close()
+        return answer
+
+
+class _Waiter:
+    """Waits for a socket within the time that a request has, doing something else meanwhile."""
+
+    def __init__(self, connection: socket.socket, meanwhile: Meanwhile | None) -> None:
+        self._socket, self._meanwhile = connection, meanwhile
+        self._deadline = time.monotonic() + REQUEST_TIMEOUT_S
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send everything; raise OSError."""
+        self._socket.settimeout(0.0)
+        rest = memoryview(data).cast("B")
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self.wait(select.POLLOUT)
+
+    def wait(self, event: int) -> None:
+        """Return when the socket is ready; raise TimeoutError."""
+        wait_s = REQUEST_TIMEOUT_S if self._meanwhile is None else _FIRST_WAIT_S
+        while not _ready(self._socket, event, wait_s):
+            if time.monotonic() >= self._deadline:
+                raise TimeoutError
+            if self._meanwhile is not None:
+                wait_s = self._meanwhile()
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -108,8 +170,8 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _client(base_url: str, uds: str | None) -> tuple[http.client.HTTPConnection, str]:
-    """Return an unopened client and the path before every other."""
+def _client(base_url: str, uds: str | None) -> tuple[http.client.HTTPConnection, str, str]:
+    """Return an unopened client, what to call the host, and the path before every other."""
     try:
         url = urlsplit(base_url)
         host, port, prefix = url.hostname, url.port, url.path.rstrip("/")
@@ -117,16 +179,17 @@ def _client(base_url: str, uds: str | None) -> tuple[http.client.HTTPConnection,
         host = None
     if host is None or url.scheme not in {"http", "https"}:
         raise SinkError(f"the server's address is not of the form http://host:port: {base_url}")
+    name = url.netloc.rpartition("@")[2]
     if uds is not None:
-        return _UnixConnection(uds), prefix
+        return _UnixConnection(uds), name, prefix
     if url.scheme == "http":
-        return http.client.HTTPConnection(host, port, CONNECT_TIMEOUT_S), prefix
+        return http.client.HTTPConnection(host, port, CONNECT_TIMEOUT_S), name, prefix
     trust = ssl.create_default_context()
     secure = http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT_S, context=trust)
-    return secure, prefix
+    return secure, name, prefix
 
 
-def _readable(connection: socket.socket) -> bool:
+def _ready(connection: socket.socket, event: int, timeout_s: float) -> bool:
     poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(connection, event)
+    return bool(poll.poll(timeout_s * 1e3))

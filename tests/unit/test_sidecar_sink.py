@@ -15,6 +15,7 @@ from pgsync.errors import ResyncNeeded, SinkError, SinkUnavailable
 from pgsync.session import empty_rows
 from pgsync.sink import IndexDescription, Sink, problem_error, split_server
 from pgsync.table import ColumnSpec, TableSpec
+from pgsync.transport import HttpConnection
 from tests.fix_receiver import Receiver
 
 TABLE = TableSpec(
@@ -213,3 +214,54 @@ def test_a_server_that_closes_every_connection_is_unavailable(
 def test_an_address_of_another_form_is_refused(server: str) -> None:
     with pytest.raises(SinkError, match="http://host:port"):
         Sink(server)
+
+
+def test_something_else_is_done_while_the_server_keeps_us_waiting(receiver: Receiver) -> None:
+    receiver.add("docs", TABLE)
+    receiver.answer_delay_s = 0.2
+    called: list[int] = []
+
+    def meanwhile() -> float:
+        called.append(1)
+        return 0.01
+
+    with Sink(receiver.url) as sink:
+        assert sink.send("docs", begin(), meanwhile=meanwhile).epoch == 1
+    assert len(called) > 1
+
+
+class _LateHandler(socketserver.StreamRequestHandler):
+    """Begins to read after ``meanwhile`` was called; answers with the length of the body."""
+
+    waited_for = threading.Event()
+
+    def handle(self) -> None:
+        assert self.waited_for.wait(30.0)
+        while line := self.rfile.readline().strip():
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        answer = str(len(self.rfile.read(length))).encode()
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+
+
+def test_a_large_body_goes_out_in_parts_while_something_else_is_done() -> None:
+    body = bytes(16 << 20)
+
+    def meanwhile() -> float:
+        _LateHandler.waited_for.set()
+        return 0.01
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _LateHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        connection = HttpConnection(f"http://127.0.0.1:{server.server_address[1]}")
+        answer = connection.post("/", "application/octet-stream", memoryview(body), meanwhile)
+        connection.close()
+        server.shutdown()
+        thread.join()
+    assert (answer.status, answer.body) == (200, str(len(body)).encode())
+
+
+def test_a_key_that_would_break_the_header_is_refused() -> None:
+    with pytest.raises(SinkError, match="API key"):
+        Sink("http://host", "se\r\ncret")
