@@ -7,6 +7,7 @@ than guess it from names: IDENTIFY_SYSTEM over a replication connection, the cat
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,10 @@ Level = Literal["error", "warning", "info"]
 
 #: A slot this far behind is more than a pause: about half an hour of a busy primary.
 LAG_WARNING_BYTES = 1 << 30
+
+
+#: What our own errors say before the statement that mends them.
+_MEND = re.compile("; run(?: for example)?: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +299,8 @@ def _table(
         column = parse_target(target) if isinstance(target, str) else target
         table = inspect_table(conn, *column)
     except SourceError as error:
-        message, _, mend = str(error).partition("; run: ")
-        yield Finding("error", "table", message, mend)
+        message, *mend = _MEND.split(str(error), maxsplit=1)
+        yield Finding("error", "table", message, "".join(mend))
         return
     columns = [*(column.name for column in table.key), table.vector_column]
     row: Any = conn.execute(_RIGHTS_SQL, {"oid": table.relation_id, "columns": columns}).fetchone()

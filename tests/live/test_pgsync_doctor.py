@@ -89,6 +89,15 @@ def test_a_column_that_cannot_be_mirrored_is_a_finding(
     assert said in finding.message + finding.sql
 
 
+def test_a_table_without_a_key_comes_with_the_sql_that_gives_it_one(docs: Database) -> None:
+    docs.execute("CREATE TABLE keyless (id int8, v vector(3))")
+    finding = find(examine(docs.dsn, "keyless.v"), "table")
+    assert finding is not None
+    assert "run for example" not in finding.message
+    docs.execute(finding.sql)
+    assert find(examine(docs.dsn, "keyless.v"), "table") is None
+
+
 def test_replica_identity_nothing_is_mended_by_the_sql_given(docs: Database) -> None:
     docs.execute("ALTER TABLE docs REPLICA IDENTITY NOTHING")
     finding = find(examine(docs.dsn, "docs.v"), "table")
