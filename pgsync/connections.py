@@ -66,6 +66,15 @@ def connect_replication(dsn: str) -> psycopg.Connection[TupleRow]:
     return _open(dsn, replication="database")
 
 
+def current_database(conn: psycopg.Connection[TupleRow]) -> str:
+    """Return the database's own name, whatever a pooler calls it; raise SourceUnavailable."""
+    with translated("ask for the database's name"):
+        row = conn.execute("SELECT pg_catalog.current_database()").fetchone()
+    if row is None:
+        raise SourceUnavailable("the source did not tell the name of its database")
+    return str(row[0])
+
+
 def identify_system(conn: psycopg.Connection[TupleRow]) -> SystemIdentity:
     """Return the identity of the cluster behind a replication connection."""
     with translated("identify the source"):

@@ -2,10 +2,13 @@
 
 ``run`` asks the server every two seconds which indexes there are, starts a worker for each one
 with a slot and a publication, and retires the workers of indexes that are gone.
+
+Invariant: an index attached to a database of another name is left alone: it has its own sidecar.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +16,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from .errors import SinkError
+from .connections import connect, current_database
+from .errors import SinkError, SourceError
 from .sink import IndexDescription, Sink
 from .worker import IndexWorker, WorkerConfig
 
@@ -28,7 +32,9 @@ OnEvent = Callable[[str, Mapping[str, object]], None]
 _log = structlog.get_logger("vecmirror.sync")
 
 #: Events that an operator should see without asking for them.
-_WARNINGS = frozenset({"retrying", "copy_waiting", "slot_not_dropped", "server_away"})
+_WARNINGS = frozenset(
+    {"retrying", "copy_waiting", "slot_not_dropped", "server_away", "source_away"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +80,9 @@ class _Sidecar:
         self._sink = Sink(config.server, config.api_key, uds=config.server_uds)
         self._workers: dict[str, IndexWorker] = {}
         self._away = False
+        self._source_away = False
+        self._database: str | None = None
+        self._foreign: set[str] = set()
 
     def poll(self) -> None:
         """Compare the server's indexes with the workers."""
@@ -85,6 +94,9 @@ class _Sidecar:
             self._away = True
             return
         self._away = False
+        if any(index.database is not None for index in listed) and not self._knows_database():
+            return
+        self._tell_foreign(listed)
         wanted = {index.name: index for index in listed if self._is_ours(index)}
         for name, worker in list(self._workers.items()):
             if name not in wanted or not _same_feed(worker.index, wanted[name]):
@@ -109,7 +121,27 @@ class _Sidecar:
     def _is_ours(self, index: IndexDescription) -> bool:
         only = self._config.only
         fed = index.slot is not None and index.publication is not None
-        return fed and (only is None or index.name in only)
+        chosen = only is None or index.name in only
+        return fed and chosen and index.database in {None, self._database}
+
+    def _knows_database(self) -> bool:
+        """Ask the source for its name, once; False while it does not answer."""
+        if self._database is None:
+            try:
+                with contextlib.closing(connect(self._config.dsn)) as conn:
+                    self._database = current_database(conn)
+            except SourceError as error:
+                if not self._source_away:
+                    self._emit("source_away", {"reason": str(error)})
+                self._source_away = True
+        return self._database is not None
+
+    def _tell_foreign(self, listed: list[IndexDescription]) -> None:
+        """Say once of each index of another database that it is left alone."""
+        foreign = {i.name: i.database for i in listed if i.database not in {None, self._database}}
+        for name in foreign.keys() - self._foreign:
+            self._emit("other_database", {"index": name, "database": foreign[name]})
+        self._foreign = set(foreign)
 
     def _start(self, index: IndexDescription) -> None:
         config = self._config

@@ -40,6 +40,7 @@ class IndexDescription:
     table: TableSpec
     publication: str | None
     slot: str | None
+    database: str | None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> IndexDescription:
@@ -56,6 +57,7 @@ class IndexDescription:
                 table=TableSpec.from_json(spec["table"]),
                 publication=spec["publication"],
                 slot=spec["slot"],
+                database=spec.get("database"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SinkError("the index server described an index in an unknown way") from error

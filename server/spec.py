@@ -52,8 +52,9 @@ class BuildParams:
 class IndexSpec:
     """One index: a mirrored vector column, its metric, and the source's names for its feed.
 
-    ``publication`` and ``slot`` are None for an index that is fed by hand. Construction raises
-    BadName or ValueError for values no index can have.
+    ``publication`` and ``slot`` are None for an index that is fed by hand. ``database`` is the
+    source's name; only a sidecar of a database of that name feeds the index, any if it is None.
+    Construction raises BadName or ValueError for values no index can have.
     """
 
     name: str
@@ -62,6 +63,7 @@ class IndexSpec:
     params: BuildParams = field(default_factory=BuildParams)
     publication: str | None = None
     slot: str | None = None
+    database: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)

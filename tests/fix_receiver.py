@@ -36,6 +36,7 @@ class ReceivedIndex:
     table: TableSpec
     publication: str = "mirror"
     slot: str = "mirror"
+    database: str | None = None
     phase: str = "new"
     epoch: int = 0
     watermark_lsn: int = 0
@@ -64,6 +65,7 @@ class ReceivedIndex:
                 "table": self.table.to_json(),
                 "publication": self.publication,
                 "slot": self.slot,
+                "database": self.database,
             },
         }
 

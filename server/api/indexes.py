@@ -121,6 +121,7 @@ def index_spec(body: CreateBody, defaults: IndexSection) -> IndexSpec:
             ),
             publication=body.publication,
             slot=body.slot,
+            database=body.database,
         )
     except (TypeError, KeyError, ValueError) as error:
         raise InvalidRequest([{"location": "table", "message": str(error)}]) from error

@@ -179,6 +179,7 @@ class CreateBody(_Request):
     params: Params = Params()
     publication: str | None = None
     slot: str | None = None
+    database: str | None = None
 
 
 class IndexBody(_Answer):

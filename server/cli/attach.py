@@ -15,7 +15,7 @@ import psycopg
 import typer
 from rich.markup import escape
 
-from pgsync.connections import connect
+from pgsync.connections import connect, current_database
 from pgsync.doctor import examine
 from pgsync.inspection import Target, inspect_table, parse_target
 from pgsync.publication import (
@@ -156,7 +156,13 @@ def attach_column(
         check_publication(connection, names, table)
     try:
         index = client.create(
-            {**request, "table": asdict(table), "publication": names, "slot": names}
+            {
+                **request,
+                "table": asdict(table),
+                "publication": names,
+                "slot": names,
+                "database": current_database(connection),
+            }
         )
     except BaseException:
         if statements:

@@ -39,6 +39,7 @@ class TestAttach:
             assert objects_of(running) == ([f"vecmirror_{NAME}"], [])
             spec = running.client.describe(NAME)["spec"]
             assert spec["metric"] == "l2"
+            assert spec["database"] == running.database.name
             assert [column["name"] for column in spec["table"]["columns"]] == ["title", "lang"]
         finally:
             here("detach", NAME)

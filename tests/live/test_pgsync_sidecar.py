@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -348,6 +349,28 @@ def test_the_slot_of_a_dropped_index_is_dropped(stage: Stage) -> None:
         del stage.receiver.indexes["t"]
     wait_until(lambda: stage.slot() is None, "the slot to go")
     wait_until(lambda: bool(sidecar.told("slot_dropped")), "the word of it")
+
+
+def test_an_index_of_another_database_is_left_alone(stage: Stage) -> None:
+    index = stage.attach()
+    index.database = "somewhere_else"
+    sidecar = stage.start()
+    wait_until(lambda: bool(sidecar.told("other_database")), "the word of it")
+    assert sidecar.told("other_database") == [{"index": "t", "database": "somewhere_else"}]
+    assert index.copies == 0
+    with stage.receiver.lock:
+        index.database = stage.database.name
+    stage.expect_equal(copies=1)
+
+
+def test_a_source_that_is_away_does_not_tell_whose_an_index_is(
+    stage: Stage, tmp_path: Path
+) -> None:
+    stage.attach().database = stage.database.name
+    sidecar = Sidecar(f"host={tmp_path}", stage.receiver.url)
+    stage.sidecars.append(sidecar)
+    wait_until(lambda: bool(sidecar.told("source_away")), "the word of it")
+    assert not sidecar.told("retrying")
 
 
 def test_a_failed_copy_leaves_no_slot(stage: Stage) -> None:
