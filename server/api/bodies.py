@@ -73,6 +73,8 @@ async def parse_json(body: Body, model: type[Model]) -> Model:
 
 def parse_query(request: Request, model: type[Model]) -> Model:
     """Return the query string as ``model``; raise InvalidRequest, for a name given twice too."""
+    if not request.scope["query_string"]:
+        return model()
     names = [name for name, _ in request.query_params.multi_items()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
