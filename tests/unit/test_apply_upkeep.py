@@ -87,9 +87,10 @@ def test_a_codec_of_replaced_rows_is_not_adopted(tmp_path: Path) -> None:
     from gpu.training import train
 
     feeder = copied(tmp_path)
-    trained, epoch = train(feeder.mirror.state.index), feeder.mirror.state.epoch
-    feeder.copy({}, epoch=epoch + 1)
-    assert not feeder.mirror.adopt(trained, epoch)
+    state = feeder.mirror.state
+    trained = train(state.index)
+    feeder.copy({}, epoch=state.epoch + 1)
+    assert not feeder.mirror.adopt(trained, state.index)
     assert not feeder.mirror.state.index.trained
     feeder.mirror.close()
 
