@@ -80,6 +80,13 @@ class Drift:
         expected = max(SET_ASIDE, 2 * self.trained.aside / max(1, self.trained.total))
         return farther or uneven or self.since.aside > expected * self.since.total
 
+    def ratios(self, lengths: I64) -> dict[str, float]:
+        """Return error and imbalance over what they were at training time."""
+        return {
+            "error": self.error_ratio,
+            "imbalance": imbalance_of(lengths) / self.imbalance,
+        }
+
     def stats(self, lengths: I64) -> dict[str, object]:
         """Return figures for people and monitoring."""
         return {

@@ -90,6 +90,11 @@ class IndexState:
             return True
         return self.live_rows >= RETRAIN_GROWTH * trained.live_rows or trained.drifted
 
+    def drift(self) -> dict[str, float]:
+        """Return how far the rows have moved since training, as ratios; nothing if untrained."""
+        trained = self.trained_part
+        return {} if trained is None else trained.drift.ratios(trained.lists.lengths)
+
     @property
     def rewrite_due(self) -> bool:
         """Whether enough rows in lists are dead for ``rewritten`` to pay."""
