@@ -73,11 +73,11 @@ class Drift:
 
     def due(self, lengths: I64) -> bool:
         """Say whether the codec no longer fits rows in lists of ``lengths`` i64[L]."""
-        if self.since.total < max(1, NEW_SHARE * self.trained.total):
+        if not self.trained.total or self.since.total < NEW_SHARE * self.trained.total:
             return False
         farther = self.error_ratio > FARTHER
         uneven = imbalance_of(lengths) > MORE_UNEVEN * self.imbalance
-        expected = max(SET_ASIDE, 2 * self.trained.aside / max(1, self.trained.total))
+        expected = max(SET_ASIDE, 2 * self.trained.aside / self.trained.total)
         return farther or uneven or self.since.aside > expected * self.since.total
 
     def ratios(self, lengths: I64) -> dict[str, float]:
