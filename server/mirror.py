@@ -71,8 +71,9 @@ class MirrorOptions:
     so that an idle table does not keep the source's WAL. ``encode_slice_rows`` bounds how long
     encoding keeps a change batch waiting. Dead rows are forgotten when there are more than
     ``compact_dead_rows`` and they are more than ``compact_dead_share`` of all.
-    ``training_memory_bytes`` bounds what training takes besides the index it makes. ``background``
-    False leaves everything to the caller.
+    ``training_memory_bytes`` bounds what training takes besides the index it makes. Training,
+    compaction and the like rest ``rest_factor`` times as long as they took before they come again.
+    ``background`` False leaves everything to the caller.
     """
 
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
@@ -83,6 +84,7 @@ class MirrorOptions:
     compact_dead_rows: int = 10_000
     compact_dead_share: float = 1 / 3
     training_memory_bytes: int = MEMORY_BYTES
+    rest_factor: float = 5.0
     background: bool = True
 
 

@@ -6,7 +6,7 @@ each in a thread of its own: training, rewriting of lists, compaction, snapshots
 - A slice is short, and between two slices waiting change batches get their turn.
 - One job of a kind runs at a time, and of the three that make an index anew only one in all.
 - A failed job is logged and tried again later; one that succeeded is not started again by itself
-  before it has rested for five times as long as it took.
+  before it has rested for ``rest_factor`` times as long as it took.
 - ``close`` returns when no thread is left.
 """
 
@@ -38,8 +38,6 @@ _YIELD_S = 0.002
 _RETRY_S = 60.0
 #: A tail shorter than this is left until it is this old: encoding one row costs almost a slice.
 _TAIL_REST_S = 1.0
-#: A job rests this many times as long as it took, so that it never takes more of a core than this.
-_REST = 5.0
 #: Jobs that read a whole index and make parts of it anew; what one makes the next would throw away.
 _REMAKING = frozenset({"training", "rewriting", "compaction"})
 
@@ -176,8 +174,8 @@ class Upkeep:
         began_s = time.monotonic()
         try:
             work()
-            now_s = time.monotonic()
-            self._not_before_s[job] = now_s + _REST * (now_s - began_s)
+            rest_s = self._mirror.options.rest_factor * (time.monotonic() - began_s)
+            self._not_before_s[job] = time.monotonic() + rest_s
         except (TrainingStopped, UpkeepStopped):
             log.info(f"{job} stopped", index=self._mirror.spec.name)
         except Exception:  # whatever it was: not again at once, and the rest of upkeep goes on

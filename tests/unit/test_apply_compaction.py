@@ -241,7 +241,7 @@ def test_training_and_lists_of_rows_that_were_compacted_are_not_adopted(feeder: 
 def test_an_index_forgets_dead_rows_by_itself_while_changes_and_searches_go_on(
     tmp_path: Path,
 ) -> None:
-    feeder = Feeder(tmp_path, background=True, compact_dead_rows=40)
+    feeder = Feeder(tmp_path, background=True, compact_dead_rows=40, rest_factor=0.0)
     feeder.copy(dict.fromkeys(range(10), A))
     stop, wrong = threading.Event(), []
 
