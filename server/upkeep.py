@@ -5,8 +5,8 @@ each in a thread of its own: training, rewriting of lists, compaction, snapshots
 
 - A slice is short, and between two slices waiting change batches get their turn.
 - One job of a kind runs at a time, and of the three that make an index anew only one in all.
-- A failed job is logged and tried again later; one that succeeded is not started again by itself
-  before it has rested for ``rest_factor`` times as long as it took.
+- A failed job is logged and tried again later; one of those three that succeeded is not started
+  again by itself before it has rested for ``rest_factor`` times as long as it took.
 - ``close`` returns when no thread is left.
 """
 
@@ -107,6 +107,8 @@ class Upkeep:
 
     def _remake(self, index: IndexState) -> None:
         """Start the first of the large jobs that is due."""
+        if self._mirror.failed is not None:
+            return
         if self._mirror.state.phase == "live" and index.training_due and self._may("training"):
             self.start_training()
         elif self._mirror.compaction_due() and self._may("compaction"):
@@ -174,8 +176,10 @@ class Upkeep:
         began_s = time.monotonic()
         try:
             work()
-            rest_s = self._mirror.options.rest_factor * (time.monotonic() - began_s)
-            self._not_before_s[job] = time.monotonic() + rest_s
+            if job in _REMAKING:
+                now_s = time.monotonic()
+                rest_s = self._mirror.options.rest_factor * (now_s - began_s)
+                self._not_before_s[job] = now_s + rest_s
         except (TrainingStopped, UpkeepStopped):
             log.info(f"{job} stopped", index=self._mirror.spec.name)
         except Exception:  # whatever it was: not again at once, and the rest of upkeep goes on
