@@ -35,6 +35,11 @@ def machine(conn: psycopg.Connection) -> dict[str, Any]:
         " (SELECT extversion FROM pg_extension WHERE extname = 'vector')"
     ).fetchone()
     assert row is not None
+    return {**host(), "postgres": row[0], "pgvector": row[1]}
+
+
+def host() -> dict[str, Any]:
+    """Return the processor, memory and versions of what runs in this process."""
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
@@ -42,8 +47,6 @@ def machine(conn: psycopg.Connection) -> dict[str, Any]:
         "memory_gib": round(pages * page_bytes / 2**30, 1),
         "system": platform.platform(aliased=True, terse=True),
         "python": platform.python_version(),
-        "postgres": row[0],
-        "pgvector": row[1],
         **{library: version(library) for library in LIBRARIES},
     }
 

@@ -1,12 +1,14 @@
 """The index engine: arrays in, arrays out. It knows no HTTP, no Postgres and no keys."""
 
 from .backend import Backend
+from .compaction import compacted
 from .errors import BackendError, BadInput, EngineError, FileCorrupt, IndexFull, TrainingStopped
 from .hits import SearchResult
 from .index import Index
 from .numpy_backend import NumpyBackend, open_backend
 from .params import IndexParams, Metric
 from .recall import measure_recall
+from .rewriting import rewritten
 from .state import IndexState
 from .trained import Trained
 from .training import train
@@ -26,7 +28,9 @@ __all__ = [
     "SearchResult",
     "Trained",
     "TrainingStopped",
+    "compacted",
     "measure_recall",
     "open_backend",
+    "rewritten",
     "train",
 ]

@@ -31,6 +31,12 @@ def unpack(bits: U8, start: int, stop: int) -> Bool:
     return flags[start - 8 * first : stop - 8 * first]
 
 
+def count(bits: U8, stop: int) -> int:
+    """Return how many of the bits [0, stop) are 1."""
+    whole = int(np.bitwise_count(bits[: stop >> 3]).sum(dtype=np.int64))
+    return whole + int(np.count_nonzero(unpack(bits, stop & ~7, stop)))
+
+
 def pack(flags: Bool) -> U8:
     """Return bool[n] as u8[ceil(n / 8)]; the bits past n are 0."""
     return np.packbits(flags, bitorder="little")

@@ -8,6 +8,7 @@ direction under cosine are neither.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,14 @@ SMALLEST_GAIN, LARGEST_GAIN = 0.5, 4.0
 LARGEST_HALF = 65504.0
 #: Components encoded at a time.
 BLOCK_COMPONENTS = 1 << 22
+
+
+class Encoded(NamedTuple):
+    """Rows for the lists, ids i64[a] set aside, and the sum of |r|^2 of the rows for the lists."""
+
+    contents: ListContents
+    aside: I64
+    squares: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,26 +84,24 @@ def nothing(codec: Codec) -> ListContents:
     )
 
 
-def encode_rows(
-    codec: Codec, backend: Backend, vectors: F32, row_ids: I64
-) -> tuple[ListContents, I64]:
-    """Encode f32[n, d] as rows ``row_ids`` i64[n]; return what lists get, and ids set aside."""
+def encode_rows(codec: Codec, backend: Backend, vectors: F32, row_ids: I64) -> Encoded:
+    """Encode f32[n, d] as rows ``row_ids`` i64[n]."""
     if codec.metric == "cosine":
         directed: Bool = np.any(vectors != 0, axis=1)
         vectors, row_ids = vectors[directed], row_ids[directed]
     step = max(1, BLOCK_COMPONENTS // codec.centroids.shape[1])
-    parts, aside = [], [np.empty(0, np.int64)]
+    parts = []
     for first in range(0, len(vectors), step):
         ids = row_ids[first : first + step]
-        part, left = _encode_block(codec, backend, vectors[first : first + step], ids)
-        parts.append(part)
-        aside.append(left)
-    return joined(parts, codec), np.concatenate(aside)
+        parts.append(_encode_block(codec, backend, vectors[first : first + step], ids))
+    return Encoded(
+        joined([part.contents for part in parts], codec),
+        np.concatenate([np.empty(0, np.int64), *(part.aside for part in parts)]),
+        sum(part.squares for part in parts),
+    )
 
 
-def _encode_block(
-    codec: Codec, backend: Backend, vectors: F32, row_ids: I64
-) -> tuple[ListContents, I64]:
+def _encode_block(codec: Codec, backend: Backend, vectors: F32, row_ids: I64) -> Encoded:
     rows = codec.place_rows(vectors)
     fits: Bool = np.all(np.isfinite(rows), axis=1)
     if not fits.all():
@@ -107,9 +114,10 @@ def _encode_block(
     stored = np.clip(relative, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
     codes = pack_codes(terms.codes, codec.bits)
     contents = ListContents(list_ids, row_ids, codes, stored, gain.astype(np.float16))
+    squares = float(np.dot(terms.rr[fits].astype(np.float64), np.square(terms.sigma[fits])))
     if fits.all():
-        return contents, np.empty(0, np.int64)
-    return contents.take(fits), row_ids[~fits]
+        return Encoded(contents, np.empty(0, np.int64), squares)
+    return Encoded(contents.take(fits), row_ids[~fits], squares)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ from .arrays import AnyArray
 from .backend import Backend
 from .bitmap import pack
 from .codec import Codec
+from .drift import Drift
 from .encoding import ListContents
 from .files import PIECE_BYTES, Reader, Writer, write_atomically
 from .plan import Plan
@@ -69,6 +70,8 @@ def _write_trained(writer: Writer, trained: Trained) -> dict[str, Any]:
         "plan": trained.plan.to_json(),
         "encoded_rows": trained.encoded_rows,
         "live_rows": trained.live_rows,
+        "kept_rows": trained.kept_rows,
+        "drift": trained.drift.to_json(),
     }
 
 
@@ -88,4 +91,6 @@ def read_trained(reader: Reader, backend: Backend) -> Trained:
         aside=reader.array("aside"),
         encoded_rows=header["encoded_rows"],
         live_rows=header["live_rows"],
+        kept_rows=header.get("kept_rows", header["encoded_rows"]),
+        drift=Drift.from_json(header["drift"]) if "drift" in header else Drift(),
     )

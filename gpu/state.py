@@ -18,7 +18,7 @@ import numpy as np
 
 from .arrays import F32, I64, U8, Bool
 from .backend import Backend
-from .bitmap import pack, unpack
+from .bitmap import count, pack, unpack
 from .errors import BadInput
 from .hits import SearchResult
 from .iteration import iterate
@@ -30,6 +30,9 @@ from .trained import Trained
 
 #: Lists are made for a number of rows; with this many times more, new ones pay.
 RETRAIN_GROWTH = 4
+#: Lists are rewritten when more rows than this, and more than this share of what they got, are
+#: dead: below, a scan loses less than a rewrite costs.
+REWRITE_ROWS, REWRITE_SHARE = 4096, 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,10 +62,46 @@ class IndexState:
         return self.trained_part is not None
 
     @property
+    def dead_rows(self) -> int:
+        """Row ids that are no longer current."""
+        return self.n_rows - self.live_rows
+
+    @property
+    def live_encoded_rows(self) -> int:
+        """Current rows below ``encoded_rows``."""
+        return count(self.alive_bits, self.encoded_rows)
+
+    @property
+    def dead_encoded_rows(self) -> int:
+        """Rows that have died since they were put into lists, where scans still meet them."""
+        return self.trained_part.kept_rows - self.live_encoded_rows if self.trained_part else 0
+
+    @property
     def training_due(self) -> bool:
-        """Whether training (again) pays: enough rows for the first time, or four times as many."""
-        before = self.trained_part.live_rows if self.trained_part else 0
-        return self.live_rows >= max(self.params.train_from_rows, RETRAIN_GROWTH * before)
+        """Whether training (again) pays.
+
+        There are enough rows for the first time, or four times as many as then, or they have moved
+        away from those that the codec was trained on.
+        """
+        trained = self.trained_part
+        if self.live_rows < self.params.train_from_rows:
+            return False
+        if trained is None:
+            return True
+        return self.live_rows >= RETRAIN_GROWTH * trained.live_rows or trained.drifted
+
+    def drift(self) -> dict[str, float]:
+        """Return how far the rows have moved since training, as ratios; nothing if untrained."""
+        trained = self.trained_part
+        return {} if trained is None else trained.drift.ratios(trained.lists.lengths)
+
+    @property
+    def rewrite_due(self) -> bool:
+        """Whether enough rows in lists are dead for ``rewritten`` to pay."""
+        if self.trained_part is None:
+            return False
+        bound = max(REWRITE_ROWS, REWRITE_SHARE * self.trained_part.kept_rows)
+        return self.dead_encoded_rows > bound
 
     def stats(self) -> dict[str, object]:
         """Return figures for people and monitoring; sizes are in bytes."""
@@ -70,6 +109,8 @@ class IndexState:
             "backend": self.backend.name,
             "n_rows": self.n_rows,
             "live_rows": self.live_rows,
+            "dead_rows": self.dead_rows,
+            "dead_rows_in_lists": self.dead_encoded_rows,
             "encoded_rows": self.encoded_rows,
             "tail_rows": self.n_rows - self.encoded_rows,
             "trained": self.trained,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from .arrays import F32, I64
 from .backend import Backend, Lists
 from .bitmap import unpack
 from .codec import Codec
+from .drift import Drift, Seen
 from .encoding import encode_rows
 from .plan import Plan
 from .pq import code_bytes
@@ -27,6 +28,7 @@ BLOCK_COMPONENTS = 1 << 24
 class Trained:
     """A codec with rows [0, encoded_rows) in its lists; ``aside`` i64[a] are searched exactly.
 
+    ``kept_rows`` of them were alive when they were encoded, or when the lists were last rewritten.
     ``live_rows`` is the number of live rows at training time. Never changes; ``encoded`` returns
     another one.
     """
@@ -37,6 +39,8 @@ class Trained:
     aside: I64
     encoded_rows: int
     live_rows: int
+    kept_rows: int = 0
+    drift: Drift = field(default_factory=Drift)
 
     @classmethod
     def empty(cls, codec: Codec, backend: Backend, live_rows: int) -> Trained:
@@ -55,15 +59,29 @@ class Trained:
 
         ``alive`` is the packed bitmap of a published state.
         """
-        lists, aside = self.lists, [self.aside]
+        lists, aside, kept, drift = self.lists, [self.aside], self.kept_rows, self.drift
         step = max(1, BLOCK_COMPONENTS // rows.dim)
         for block in rows.blocks(self.encoded_rows, stop, step):
             places = np.flatnonzero(unpack(alive, block.start, block.start + len(block.norms)))
             vectors: F32 = block.vectors[places].astype(np.float32)
-            batch, left = encode_rows(self.codec, backend, vectors, block.start + places)
-            lists = lists.append(batch)
-            aside.append(left)
-        return replace(self, lists=lists, aside=np.concatenate(aside), encoded_rows=stop)
+            batch = encode_rows(self.codec, backend, vectors, block.start + places)
+            lists = lists.append(batch.contents)
+            aside.append(batch.aside)
+            kept += len(places)
+            drift = drift.plus(Seen(len(batch.contents), batch.squares, len(batch.aside)))
+        return replace(
+            self,
+            lists=lists,
+            aside=np.concatenate(aside),
+            encoded_rows=stop,
+            kept_rows=kept,
+            drift=drift,
+        )
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the rows have moved away from those that the codec was trained on."""
+        return self.drift.due(self.lists.lengths)
 
     def stats(self) -> dict[str, object]:
         """Return figures for people and monitoring; sizes are in bytes."""
@@ -82,5 +100,6 @@ class Trained:
             "rows_aside": len(self.aside),
             "list_bytes": rows * row_bytes,
             "trained_on_live_rows": self.live_rows,
+            "drift": self.drift.stats(lengths),
             "plan": [asdict(step) for step in self.plan.steps],
         }

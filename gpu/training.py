@@ -69,7 +69,7 @@ def train(
     codec = _Fit(state.params, state.backend, sample, rng, steps).codec()
     trained = _encode_all(state, codec, steps)
     plan = calibrate(state, trained, sample.held_out, sample.queries, steps.of("calibrate"))
-    return replace(trained, plan=plan)
+    return replace(trained, plan=plan, drift=trained.drift.settled(trained.lists.lengths))
 
 
 class _Steps:

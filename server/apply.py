@@ -7,6 +7,7 @@ Invariants:
 - A change at or below the last (commit LSN, ordinal) seen is dropped.
 - While a new copy is filled the old contents serve; the swap is one published state.
 - While a pin holds, nothing becomes visible; everything is staged.
+- A compaction takes the place of the contents it was made from, or of none.
 
 One thread at a time may call a method; the mirror's writer lock sees to it.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from pgsync.changes import BatchKind, ChangeBatch
 
 from .batches import Changes, Position
+from .compaction import Compaction
 from .contents import Contents
 from .errors import ResyncRequired
 from .feed import Feed
@@ -58,6 +60,7 @@ class Applier:
         self.copy: CopyProgress | None = None
         self.held = False
         self._shadow: Contents | None = None
+        self._compaction: Compaction | None = None
         self._publish = publish
         self.refresh()
 
@@ -112,6 +115,8 @@ class Applier:
             self.staged.clear()
             self.lose(str(error))
             raise
+        if self._compaction is not None:
+            self._compaction.record(ready)
         self.staged = kept
         self._advance(lsn, any(len(changes) for changes in ready))
 
@@ -119,6 +124,25 @@ class Applier:
         """Note that changes are missing: serve what there is until a new copy."""
         self.feed.lost = reason
         self.refresh()
+
+    def begin_compaction(self) -> Compaction:
+        """Begin to make contents without dead rows; an unfinished attempt is forgotten."""
+        self._compaction = Compaction(self.contents)
+        return self._compaction
+
+    def end_compaction(self, compaction: Compaction) -> bool:
+        """Swap to the compacted contents; False if they are no longer those of these rows."""
+        if compaction is not self._compaction:
+            return False
+        self.contents = compaction.finish()
+        self._compaction = None
+        self.refresh()
+        return True
+
+    def drop_compaction(self, compaction: Compaction) -> None:
+        """Keep no more changes for a compaction that has come to an end."""
+        if compaction is self._compaction:
+            self._compaction = None
 
     @property
     def staged_lsn(self) -> int:
@@ -172,5 +196,6 @@ class Applier:
         assert self._shadow is not None
         self._shadow.index.publish()
         self.contents, self._shadow, self.copy = self._shadow, None, None
+        self._compaction = None
         self.applied_lsn = self.received_lsn = batch.watermark_lsn
         self.refresh()

@@ -35,6 +35,8 @@ class Attic:
     def __init__(self, key: Sequence[ColumnSpec], codecs: Sequence[ColumnCodec]) -> None:
         self._key, self._codecs = tuple(key), tuple(codecs)
         self.counts: dict[VectorState, int] = dict.fromkeys(REASONS, 0)
+        #: Rows that were here once; their texts still are in the dictionaries.
+        self.forgotten_rows = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -71,6 +73,7 @@ class Attic:
         if len(slots):
             self._alive.view()[slots] = False
             self._dead += len(slots)
+            self.forgotten_rows += len(slots)
             self._tally(self._reasons.view()[slots], -1)
 
     def compact(self) -> Iterable[tuple[RawKey, int]]:

@@ -57,6 +57,16 @@ class Contents:
             self._apply(_Joined(self.spec, pieces))
             self.index.publish()
 
+    @property
+    def dead_rows(self) -> int:
+        """Rows that are gone but still take memory: a vector, or at least their texts."""
+        return self.index.state.dead_rows + self.attic.forgotten_rows
+
+    @property
+    def rows_ever(self) -> int:
+        """Rows since these contents began, dead or alive."""
+        return len(self.slots) + self.dead_rows
+
     def restore(self) -> None:
         """Find the slots of keys that a snapshot brought back."""
         rows, attic = np.flatnonzero(self.index.state.alive()), self.attic.living()

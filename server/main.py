@@ -27,6 +27,7 @@ from .auth import UnsafeExposure, refuse_unsafe_exposure
 from .catalog import Catalog
 from .errors import StorageError
 from .logs import configure_logs
+from .mirror import MirrorOptions
 from .sections import ServerSection
 from .settings import Settings
 from .stopping import save_grown
@@ -57,7 +58,8 @@ def serve(settings: Settings) -> int:
     threadpool_limits(settings.server.math_threads, user_api="blas")
     try:
         refuse_unsafe_exposure(settings)
-        catalog = Catalog(settings.server.data_dir)
+        options = MirrorOptions(training_memory_bytes=settings.server.training_memory_bytes)
+        catalog = Catalog(settings.server.data_dir, options)
     except UnsafeExposure as error:
         log.error("the server does not start", reason=str(error))
         return WRONG_SETTINGS

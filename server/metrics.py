@@ -30,6 +30,7 @@ LSN = "vecmirror_replication_lsn_bytes"
 LAG_BYTES = "vecmirror_replication_lag_bytes"
 SILENCE = "vecmirror_replication_silence_seconds"
 ROWS = "vecmirror_index_rows"
+DRIFT = "vecmirror_index_drift_ratio"
 PHASE = "vecmirror_index_phase"
 
 SENTENCES: Mapping[str, str] = {
@@ -45,7 +46,8 @@ SENTENCES: Mapping[str, str] = {
     LSN: "Position in the source's log that the index has reached, in bytes.",
     LAG_BYTES: "How far the index is behind the source's log, in bytes.",
     SILENCE: "Time since the sidecar was last heard, in seconds.",
-    ROWS: "Rows of the index, by state: live, encoded (in lists) or dead.",
+    ROWS: "Rows of the index, by state: live, encoded (in lists), dead, or dead_in_lists.",
+    DRIFT: "Error of new rows' lists, and imbalance of lists, over the same at training time.",
     PHASE: "1 for the phase the index is in.",
 }
 
@@ -100,6 +102,7 @@ class IndexFigures:
     name: str
     phase: str
     rows: Mapping[str, int]
+    drift: Mapping[str, float]
     applied_lsn: int
     freshness: Freshness | None
 
@@ -117,10 +120,13 @@ class _IndexCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield one family for each figure."""
         rows, phase = _gauge(ROWS, "state"), _gauge(PHASE, "phase")
+        drift = _gauge(DRIFT, "figure")
         lsn, lag, silence = _gauge(LSN, "position"), _gauge(LAG_BYTES), _gauge(SILENCE)
         for index in self._read():
             for state, count in index.rows.items():
                 rows.add_metric((index.name, state), count)
+            for figure, ratio in index.drift.items():
+                drift.add_metric((index.name, figure), ratio)
             for name in PHASES:
                 phase.add_metric((index.name, name), float(name == index.phase))
             lsn.add_metric((index.name, "applied"), index.applied_lsn)
@@ -129,7 +135,7 @@ class _IndexCollector(Collector):
                 lsn.add_metric((index.name, "source"), index.freshness.source_lsn)
                 lag.add_metric((index.name,), index.freshness.lag_bytes)
                 silence.add_metric((index.name,), index.freshness.silence_s)
-        yield from (rows, phase, lsn, lag, silence)
+        yield from (rows, drift, phase, lsn, lag, silence)
 
 
 def _gauge(name: str, *labels: str) -> GaugeMetricFamily:

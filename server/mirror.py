@@ -20,21 +20,24 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition, Event, Lock
 
 import pyarrow as pa
 import structlog
 
+from gpu.sample import MEMORY_BYTES
+from gpu.state import IndexState
 from gpu.trained import Trained
 from pgsync.changes import BatchKind, ChangeBatch, change_schema
-from pgsync.lsn import format_lsn
 
 from . import snapshot as snapshots
 from .acks import Ack
 from .apply import Applier
 from .batches import Changes, no_changes, read_batch, read_changes
+from .compaction import Compaction
+from .description import Heard, describe_files, describe_rows
 from .errors import MirrorFailed, PinConflict, ResyncRequired, ServerError, StaleEpoch, StaleIndex
 from .failed import FailedMirror
 from .journal import DEFAULT_SEGMENT_BYTES, Journal
@@ -66,7 +69,11 @@ class MirrorOptions:
     A snapshot is written after ``snapshot_bytes`` of journal or ``snapshot_age_s`` seconds, if
     anything changed. A watermark without changes is journaled every ``watermark_sync_s`` seconds,
     so that an idle table does not keep the source's WAL. ``encode_slice_rows`` bounds how long
-    encoding keeps a change batch waiting. ``background`` False leaves everything to the caller.
+    encoding keeps a change batch waiting. Dead rows are forgotten when there are more than
+    ``compact_dead_rows`` and they are more than ``compact_dead_share`` of all.
+    ``training_memory_bytes`` bounds what training takes besides the index it makes. Training,
+    compaction and the like rest ``rest_factor`` times as long as they took before they come again.
+    ``background`` False leaves everything to the caller.
     """
 
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
@@ -74,6 +81,10 @@ class MirrorOptions:
     snapshot_age_s: float = 900.0
     watermark_sync_s: float = 10.0
     encode_slice_rows: int = 2048
+    compact_dead_rows: int = 10_000
+    compact_dead_share: float = 1 / 3
+    training_memory_bytes: int = MEMORY_BYTES
+    rest_factor: float = 5.0
     background: bool = True
 
 
@@ -131,14 +142,14 @@ class Mirror:
         self._received = Condition(self._writer)
         self._queue: deque[_Entry] = deque()
         self._waiters, self._pins = Waiters(), Pins(time.monotonic)
-        self._source_lsn, self._caught_up_at_s, self._last_batch_s = 0, 0.0, 0.0
         self._opened_s = clock()
         self._applier = Applier(spec, self._waiters.wake)
+        self._heard = Heard(self._applier, clock)
         self._snapshots = path / "snapshots"
         snapshots.clear_unfinished(self._snapshots)
         self._journal = Journal(path / "journal", segment_bytes=self.options.segment_bytes)
         self._durable_lsn, self._snapshot_position = recover(
-            self._applier, self._journal, self._snapshots, self._heard
+            self._applier, self._journal, self._snapshots, self._heard.note
         )
         self._admitted = replace(self._applier.feed)
         self._journaled = _Journaled(self._durable_lsn, self._applier.staged_lsn, self._opened_s)
@@ -204,9 +215,14 @@ class Mirror:
             "metric": self.spec.metric,
             "dim": self.spec.table.dim,
             "failed": self.failed,
-            **self._describe_rows(),
-            **self._describe_position(),
-            **self._describe_disk(),
+            **describe_rows(self._applier, self._upkeep),
+            **self._heard.describe(self._durable_lsn),
+            **describe_files(
+                self._snapshots,
+                self._snapshot_position,
+                self._clock(),
+                self._journal.bytes_on_disk(),
+            ),
         }
 
     def start_training(self) -> bool:
@@ -223,14 +239,51 @@ class Mirror:
                 self._applier.refresh()
             return encoded
 
-    def adopt(self, trained: Trained, epoch: int) -> bool:
-        """Swap to a new codec; False if the rows it was trained on (``epoch``) were replaced."""
+    def adopt(self, trained: Trained, made_from: IndexState) -> bool:
+        """Swap to a codec or to lists made from a state; False if its rows were replaced since."""
         with self._writer:
-            if self.failed is not None or self._applier.feed.epoch != epoch:
+            index = self._applier.contents.index
+            if self.failed is not None or index.state.rows is not made_from.rows:
                 return False
-            self._applier.contents.index.adopt(trained)
+            index.adopt(trained)
             self._applier.refresh()
             return True
+
+    def begin_compaction(self) -> Compaction:
+        """Begin to make contents without dead rows from those of this moment."""
+        with self._writer:
+            self._check_failed()
+            return self._applier.begin_compaction()
+
+    def end_compaction(self, compaction: Compaction) -> bool:
+        """Swap to what a compaction has built; False if a copy replaced the rows meanwhile."""
+        with self._writer:
+            self._check_failed()
+            swapped = self._applier.end_compaction(compaction)
+            self._unsaved_bytes += swapped  # the next snapshot is due: it will be smaller
+            return swapped
+
+    def compact(self, pause: Callable[[], None] = lambda: None) -> bool:
+        """Forget dead rows while changes and searches go on; blocking, whatever ``pause`` raises.
+
+        False if a copy replaced the rows meanwhile. Raises MirrorFailed and engine errors.
+        """
+        compaction = self.begin_compaction()
+        try:
+            compaction.build(pause)
+            if not self.end_compaction(compaction):
+                return False
+            compaction.dispose()
+            return True
+        finally:
+            with self._writer:
+                self._applier.drop_compaction(compaction)
+
+    def compaction_due(self) -> bool:
+        """Tell whether dead rows should be forgotten by the options."""
+        contents, options = self._applier.contents, self.options
+        bound = max(options.compact_dead_rows, options.compact_dead_share * contents.rows_ever)
+        return self.state.phase == "live" and contents.dead_rows > bound
 
     def snapshot(self) -> int:
         """Write a snapshot now and drop what it makes superfluous; return the LSN in it. Blocking.
@@ -370,7 +423,7 @@ class Mirror:
             return
         if entry.seq:
             self._durable_lsn = next_durable_lsn(self._durable_lsn, batch)
-        self._heard(batch)
+        self._heard.note(batch)
 
     def _release(self, lsn: int) -> None:
         """Make staged changes below ``lsn`` visible outside of a batch."""
@@ -407,15 +460,6 @@ class Mirror:
         if self.failed is not None:
             raise MirrorFailed(self.spec.name, self.failed)
 
-    def _heard(self, batch: ChangeBatch) -> None:
-        self._last_batch_s = self._clock()
-        self._source_lsn = max(self._source_lsn, batch.source_lsn)
-        if self._applier.state.phase == "live" and self._lag_bytes() == 0:
-            self._caught_up_at_s = self._last_batch_s
-
-    def _lag_bytes(self) -> int:
-        return max(0, self._source_lsn - self._applier.applied_lsn)
-
     def _journal_watermark(self) -> None:
         """Journal the applied watermark, so that no snapshot is ahead of the journal."""
         state, feed = self.state, self._applier.feed
@@ -425,7 +469,7 @@ class Mirror:
             kind=BatchKind.CHANGES,
             epoch=state.epoch,
             watermark_lsn=state.applied_lsn,
-            source_lsn=self._source_lsn,
+            source_lsn=self._heard.source_lsn,
             system_id=feed.system_id or "",
             rows=no_changes(self.spec.table),
         )
@@ -443,7 +487,7 @@ class Mirror:
             position = snapshots.Position(
                 epoch=feed.epoch,
                 applied_lsn=applier.applied_lsn,
-                source_lsn=self._source_lsn,
+                source_lsn=self._heard.source_lsn,
                 journal_seq=applier.oldest_needed_seq(min([self._journal.next_seq, *queued])),
                 system_id=feed.system_id,
                 lost=feed.lost,
@@ -460,51 +504,6 @@ class Mirror:
         kept = paths[-_KEPT_SNAPSHOTS:]
         if len(kept) == _KEPT_SNAPSHOTS:
             self._journal.drop_before(snapshots.read_position(kept[0]).journal_seq)
-
-    def _describe_rows(self) -> dict[str, object]:
-        applier, index = self._applier, self.state.index
-        return {
-            "phase": self.state.phase,
-            "epoch": applier.feed.newest,
-            "rows": index.live_rows,
-            "row_ids": index.n_rows,
-            "tail_rows": index.n_rows - index.encoded_rows,
-            "trained": index.trained,
-            "training": self._upkeep.training(),
-            "copy": None if applier.copy is None else asdict(applier.copy),
-            "excluded": applier.contents.attic.excluded(),
-            "changes": dict(applier.contents.counters),
-            "resync_reason": applier.feed.lost,
-        }
-
-    def _describe_position(self) -> dict[str, object]:
-        now_s, state = self._clock(), self.state
-        silent = self._last_batch_s == 0
-        caught_up = state.phase == "live" and self._lag_bytes() == 0
-        caught_up_at_s = self._caught_up_at_s or None
-        lag_s = None if caught_up_at_s is None else now_s - caught_up_at_s
-        return {
-            "applied_lsn": format_lsn(state.applied_lsn),
-            "durable_lsn": format_lsn(self._durable_lsn),
-            "source_lsn": format_lsn(self._source_lsn),
-            "system_id": self._applier.feed.system_id,
-            "lag_bytes": self._lag_bytes(),
-            "lag_ms": 0.0 if caught_up else None if lag_s is None else round(lag_s * 1000, 1),
-            "caught_up_at": caught_up_at_s,
-            "last_batch_age_s": None if silent else round(now_s - self._last_batch_s, 3),
-        }
-
-    def _describe_disk(self) -> dict[str, object]:
-        position = self._snapshot_position
-        taken = None
-        if position is not None:
-            age_s = round(self._clock() - position.taken_at_s, 1)
-            taken = {"lsn": format_lsn(position.applied_lsn), "age_s": age_s}
-        return {
-            "snapshot": taken,
-            "journal_bytes": self._journal.bytes_on_disk(),
-            "snapshot_bytes": snapshots.size_bytes(self._snapshots),
-        }
 
 
 #: What the catalog gives out.

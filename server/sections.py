@@ -58,6 +58,9 @@ class ServerSection(Section):
     math_threads: PositiveInt = Field(
         default=1, description="Threads of one matrix product, in searches and in training."
     )
+    training_memory_bytes: PositiveInt = Field(
+        default=2048 * _MIB, description="Memory that training may take beside the index it makes."
+    )
     max_queued_searches: PositiveInt = Field(
         default=512,
         description="Searches that may wait for a thread; one more is refused with 429.",

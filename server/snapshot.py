@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 
 from gpu.errors import FileCorrupt
 from gpu.index import Index
-from gpu.state import IndexState
 
 from .columns import ColumnCodec, ColumnView
 from .contents import Contents
 from .disk import size_of, storage_errors, sync_directory, sync_tree, write_durably
 from .errors import SnapshotCorrupt
+from .frozen import Frozen, freeze
 from .keys import KeyView, raw_keys
 from .spec import IndexSpec
 
@@ -60,35 +60,15 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Everything a snapshot needs, immutable: taken under the writer lock, written without it.
-
-    ``attic`` are the slots in use, i64[a]; ``attic_reasons`` u8[a] goes with them.
-    """
+    """Everything a snapshot needs: taken under the writer lock, written without it."""
 
     position: Position
-    index: IndexState
-    keys: KeyView
-    columns: Mapping[str, ColumnView]
-    attic: NDArray[np.int64]
-    attic_keys: KeyView
-    attic_columns: Mapping[str, ColumnView]
-    attic_reasons: NDArray[np.uint8]
+    frozen: Frozen
 
 
 def capture(contents: Contents, position: Position) -> Capture:
     """Pin the published contents; the caller holds the writer lock."""
-    attic = contents.attic
-    slots = attic.living()
-    return Capture(
-        position,
-        contents.index.state,
-        contents.key_rows.view(),
-        contents.columns.views(),
-        slots,
-        attic.key_rows.view(),
-        attic.columns.views(),
-        attic.reasons()[slots],
-    )
+    return Capture(position, freeze(contents))
 
 
 def write_snapshot(directory: Path, pinned: Capture) -> Path:
@@ -156,11 +136,12 @@ def size_bytes(directory: Path) -> int:
 
 
 def _write_files(path: Path, pinned: Capture) -> None:
-    pinned.index.save(path / _INDEX)
-    rows = np.arange(pinned.index.n_rows)
-    _write_rows(path / _ROWS, _batches(pinned.keys, pinned.columns, rows))
-    reasons = pa.array(pinned.attic_reasons)
-    attic = _batches(pinned.attic_keys, pinned.attic_columns, pinned.attic)
+    frozen = pinned.frozen
+    frozen.index.save(path / _INDEX)
+    rows = np.arange(frozen.index.n_rows)
+    _write_rows(path / _ROWS, _batches(frozen.keys, frozen.columns, rows))
+    reasons = pa.array(frozen.attic_reasons)
+    attic = _batches(frozen.attic_keys, frozen.attic_columns, frozen.attic)
     _write_rows(path / _ATTIC, _with_reasons(attic, reasons))
     files = {name: _checksum(path / name) for name in (_INDEX, _ROWS, _ATTIC)}
     manifest = {"version": _VERSION, "position": asdict(pinned.position), "files": files}

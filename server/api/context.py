@@ -90,16 +90,17 @@ class Context:
     def _figures(self, mirror: MirrorLike) -> IndexFigures:
         name = mirror.spec.name
         if mirror.failed is not None:
-            return IndexFigures(name, "failed", {}, 0, None)
+            return IndexFigures(name, "failed", {}, {}, 0, None)
         state = mirror.state
         index = state.index
         rows = {
             "live": index.live_rows,
-            "dead": index.n_rows - index.live_rows,
+            "dead": index.dead_rows,
             "encoded": index.encoded_rows,
+            "dead_in_lists": index.dead_encoded_rows,
         }
         fresh = self.feeds.of(name, state.applied_lsn)
-        return IndexFigures(name, state.phase, rows, state.applied_lsn, fresh)
+        return IndexFigures(name, state.phase, rows, index.drift(), state.applied_lsn, fresh)
 
 
 async def in_writer_thread(server: Context, call: Callable[[], Result]) -> Result:

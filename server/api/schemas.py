@@ -204,7 +204,7 @@ class AckBody(BaseModel):
 
 
 class TrainBody(BaseModel):
-    """Whether training was started; false: it runs already, or there is nothing to train on."""
+    """Whether training was started; false: such work runs already, or there are no rows."""
 
     started: bool
 

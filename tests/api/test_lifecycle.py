@@ -163,11 +163,27 @@ def test_every_figure_has_its_sentence_and_a_well_formed_name(api: Api) -> None:
     rows = {
         sample.labels["state"]: sample.value for sample in families["vecmirror_index_rows"].samples
     }
-    assert rows == {"live": 6, "dead": 1, "encoded": 0}
+    assert rows == {"live": 6, "dead": 1, "encoded": 0, "dead_in_lists": 0}
     lsns = families["vecmirror_replication_lsn_bytes"].samples
     assert {sample.labels["position"]: sample.value for sample in lsns} == dict.fromkeys(
         ("applied", "durable", "source"), COPY_LSN + 0x100
     )
+
+
+def test_drift_and_dead_rows_in_lists_are_shown_once_there_is_a_codec(api: Api) -> None:
+    feed = api.fill(40)
+    assert "vecmirror_index_drift_ratio{" not in _figures(api)
+    assert api.client.post("/v1/indexes/items/train").json() == {"started": True}
+    while not api.client.get("/v1/indexes/items").json()["trained"]:
+        time.sleep(0.01)
+    api.send(feed.delete([0, 10]))
+    figures = _figures(api)
+    for figure in ("error", "imbalance"):
+        assert f'vecmirror_index_drift_ratio{{figure="{figure}",index="items"}} 1.0' in figures
+    assert 'vecmirror_index_rows{index="items",state="dead_in_lists"} 2.0' in figures
+    description = api.client.get("/v1/indexes/items").json()
+    assert (description["dead_rows"], description["dead_rows_in_lists"]) == (2, 2)
+    assert description["drift"]["error_ratio"] == 1.0
 
 
 @pytest.mark.parametrize("path", ["/livez", "/healthz"])

@@ -16,11 +16,16 @@ from tests.change_batches import Table, contents
 from tests.crash.writer_process import FIRST_LSN, SPEC, transaction
 
 
-def test_after_kill_9_everything_acknowledged_is_there_and_nothing_half(tmp_path: Path) -> None:
+@pytest.mark.parametrize("doing", ["nothing", "compact"])
+def test_after_kill_9_everything_acknowledged_is_there_and_nothing_half(
+    doing: str, tmp_path: Path
+) -> None:
     seed, chance = 7, random.Random(7)
-    start = 0
+    start = compactions = 0
     for _ in range(6):
-        sent, acked, durable = _feed_until_killed(tmp_path, seed, start, chance.uniform(0.05, 0.5))
+        lines = _feed_until_killed(tmp_path, seed, start, chance.uniform(0.05, 0.5), doing)
+        sent, acked, durable = _told(lines, start)
+        compactions += sum(line.startswith("compacted") for line in lines)
         mirror = Mirror(tmp_path, SPEC, MirrorOptions(background=False))
         found = contents(mirror.state)
         complete = _transactions_in(mirror.state.applied_lsn)
@@ -31,6 +36,7 @@ def test_after_kill_9_everything_acknowledged_is_there_and_nothing_half(tmp_path
         mirror.close()
         start = complete
     assert start > 20, "the processes lived too short to show anything"
+    assert (compactions > 10) == (doing == "compact")
 
 
 @pytest.mark.parametrize("copied", [0, 3])
@@ -55,18 +61,22 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _feed_until_killed(
-    directory: Path, seed: int, start: int, life_s: float
-) -> tuple[int, int, int]:
-    """Return the last transaction sent, the last acknowledged, and its durable LSN."""
+    directory: Path, seed: int, start: int, life_s: float, doing: str
+) -> list[str]:
+    """Return the lines that a writer printed before it was killed."""
     command = [sys.executable, "-u", "-m", "tests.crash.writer_process"]
     with subprocess.Popen(
-        [*command, str(directory), str(seed), str(start)], stdout=subprocess.PIPE, text=True
+        [*command, str(directory), str(seed), str(start), doing], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         first = process.stdout.readline()  # the process is past its imports
         time.sleep(life_s)
         process.kill()
-        lines = [first, *process.stdout]
+        return [first, *process.stdout]
+
+
+def _told(lines: list[str], start: int) -> tuple[int, int, int]:
+    """Return the last transaction sent, the last acknowledged, and its durable LSN."""
     words = [line.split() for line in lines if line.endswith("\n") and not line.startswith("20")]
     sent = max((int(w[1]) for w in words if w and w[0] == "sent"), default=start - 1)
     acks = [(int(w[1]), int(w[2])) for w in words if w and w[0] == "acked"]

@@ -55,6 +55,8 @@ def test_everything_acknowledged_survives_a_power_cut(
         key = chance.randrange(6)
         ack = feeder.change(200 + number, feeder.upsert(key, (1.0, 1.0, float(number))))
         if chance.random() < 0.2:
+            feeder.mirror.compact()
+        if chance.random() < 0.2:
             feeder.mirror.snapshot()
     feeder.mirror.close()
 

@@ -1,6 +1,9 @@
 """A process that feeds a mirror until it is killed: told what to do by its arguments.
 
-Usage: python -m tests.crash.writer_process DIRECTORY SEED START
+Usage: python -m tests.crash.writer_process DIRECTORY SEED START [compact]
+
+With ``compact`` a thread forgets dead rows without end, so that a kill nearly always comes in the
+midst of it; it prints ``compacted ROW_IDS``.
 
 It continues at transaction START and prints ``sent N`` before and ``acked N DURABLE`` after each
 submit, unbuffered. Everything follows from SEED, so the parent knows what each transaction holds.
@@ -8,8 +11,11 @@ submit, unbuffered. Everything follows from SEED, so the parent knows what each 
 
 from __future__ import annotations
 
+import os
 import random
 import sys
+import threading
+import time
 from pathlib import Path
 
 from pgsync.changes import BatchKind, Op
@@ -34,6 +40,18 @@ def transaction(seed: int, number: int) -> list[Change]:
     ]
 
 
+def tell(line: str) -> None:
+    """Print a line in one piece: two threads do so."""
+    os.write(1, f"{line}\n".encode())
+
+
+def compact_for_ever(mirror: Mirror) -> None:
+    """Compact again and again, slowly."""
+    while True:
+        if mirror.compact(lambda: time.sleep(0.001)):
+            tell(f"compacted {mirror.state.n_rows}")
+
+
 def main() -> None:
     """Feed the mirror for ever."""
     directory, seed, start = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -41,15 +59,17 @@ def main() -> None:
     if mirror.state.phase == "new":
         mirror.submit(change_batch(SPEC, BatchKind.COPY_BEGIN))
         mirror.submit(change_batch(SPEC, BatchKind.COPY_END, watermark=FIRST_LSN))
+    if "compact" in sys.argv[4:]:
+        threading.Thread(target=compact_for_ever, args=[mirror], daemon=True).start()
     number = start
     while True:
         changes = transaction(seed, number)
-        print(f"sent {number}", flush=True)
+        tell(f"sent {number}")
         half = change_batch(SPEC, BatchKind.CHANGES, changes[:2], watermark=changes[0].lsn)
         mirror.submit(half)
         whole = change_batch(SPEC, BatchKind.CHANGES, changes[2:], watermark=changes[0].lsn + 1)
         ack = mirror.submit(whole)
-        print(f"acked {number} {ack.durable_lsn}", flush=True)
+        tell(f"acked {number} {ack.durable_lsn}")
         number += 1
 
 

@@ -11,7 +11,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gpu import Index, IndexParams, IndexState, open_backend, train
+from gpu import (
+    Index,
+    IndexParams,
+    IndexState,
+    Trained,
+    compacted,
+    open_backend,
+    rewritten,
+    train,
+)
 from gpu.arrays import F32, Bool
 from tests.brute_force import assert_same_hits, nearest
 from tests.engine.conftest import BACKENDS
@@ -30,7 +39,7 @@ class Kept(NamedTuple):
 
 
 class IndexMachine(RuleBasedStateMachine):
-    """Adds, kills, publishes, trains, encodes, saves and loads; compares after every step."""
+    """Does everything that an index can do, in any order; compares after every step."""
 
     @initialize(
         metric=st.sampled_from(["l2", "cosine", "ip"]),
@@ -49,6 +58,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.rows = np.empty((0, DIM), np.float32)
         self.dead: set[int] = set()
         self.kept = [self._keep()]
+        self.rewritten: list[tuple[IndexState, Trained]] = []
 
     @rule(seed=SEEDS, count=st.integers(0, 60))
     def add(self, seed: int, count: int) -> None:
@@ -82,6 +92,30 @@ class IndexMachine(RuleBasedStateMachine):
         assert moved <= limit
 
     @rule()
+    def begin_rewriting(self) -> None:
+        """Make lists without dead rows from a state that may be old when they are adopted."""
+        if self.index.state.trained:
+            self.rewritten.append((self.index.state, rewritten(self.index.state)))
+
+    @precondition(lambda self: self.rewritten)
+    @rule()
+    def adopt_rewritten(self) -> None:
+        state, lists = self.rewritten.pop()
+        if state.rows is self.index.state.rows:
+            self.index.adopt(lists)
+            assert lists.lists.lengths.sum() <= state.live_rows
+
+    @rule()
+    def compact(self) -> None:
+        """Go on with an index of the live rows; older states answer as before."""
+        kept = self.kept[-1]
+        self.index = compacted(self.index.state)
+        self.rows = kept.rows[kept.alive]
+        self.dead = set()
+        self.kept.append(self._keep())
+        assert self.index.state.dead_rows == 0
+
+    @rule()
     def save_and_load(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "index"
@@ -109,6 +143,9 @@ class IndexMachine(RuleBasedStateMachine):
         state, kept = self.index.state, self.kept[-1]
         assert state.n_rows == len(kept.rows)
         assert state.live_rows == np.count_nonzero(kept.alive)
+        assert state.dead_rows == np.count_nonzero(~kept.alive)
+        assert state.live_encoded_rows == np.count_nonzero(kept.alive[: state.encoded_rows])
+        assert state.dead_encoded_rows >= 0
         np.testing.assert_array_equal(state.alive(), kept.alive)
 
     @invariant()

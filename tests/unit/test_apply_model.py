@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from pgsync.changes import BatchKind, Op, VectorState
 from pgsync.table import ColumnSpec
+from server.compaction import Compaction
 from server.mirror import Mirror, MirrorOptions
 from tests.change_batches import COLUMNS, Change, Table, change_batch, contents, make_spec
 
@@ -61,6 +62,7 @@ class MirrorMachine(RuleBasedStateMachine):
         #: Transactions sent or to be sent again: what a sidecar would stream after a restart.
         self.log: list[Change] = []
         self.answered = 0
+        self.compaction: Compaction | None = None
         self.copy([])
 
     @rule(rows=st.lists(st.tuples(st.integers(0, 9), VECTORS), max_size=4))
@@ -113,11 +115,42 @@ class MirrorMachine(RuleBasedStateMachine):
         if snapshot:
             self.mirror.snapshot()
         self.mirror.close()
+        self.compaction = None
         self.mirror = Mirror(Path(self.directory.name), self.spec, OPTIONS)
         description = self.mirror.describe()
         assert description["epoch"] == self.epoch
         # A sidecar would go on from the durable LSN; everything after it was only a watermark.
         assert self._durable_lsn() >= self.answered, "an answered durable LSN was forgotten"
+
+    @rule()
+    def begin_compaction(self) -> None:
+        """Begin to forget dead rows; what goes on meanwhile is drawn like everything else."""
+        self.compaction = self.mirror.begin_compaction()
+        self.compaction.build()
+
+    @precondition(lambda self: self.compaction is not None)
+    @rule()
+    def catch_up(self) -> None:
+        assert self.compaction is not None
+        self.compaction.catch_up()
+
+    @precondition(lambda self: self.compaction is not None)
+    @rule()
+    def end_compaction(self) -> None:
+        assert self.compaction is not None
+        before = self.mirror.state
+        if self.mirror.end_compaction(self.compaction):
+            assert self.mirror.state.n_rows <= before.n_rows
+        assert contents(before) == contents(self.mirror.state)
+        self.compaction = None
+
+    @rule()
+    def compact(self) -> None:
+        before = self.mirror.state
+        assert self.mirror.compact()
+        assert contents(before) == contents(self.mirror.state)
+        assert self.mirror.state.n_rows == len(contents(before)), "dead rows are left"
+        self.compaction = None
 
     @precondition(lambda self: self.log)
     @rule(back=st.integers(1, 9))

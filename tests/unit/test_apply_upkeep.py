@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pgsync.changes import BatchKind
 from server.snapshot import listed
@@ -69,6 +70,58 @@ def test_a_trained_index_is_trained_after_a_restart(tmp_path: Path) -> None:
     feeder.mirror.close()
 
 
+def upserts(feeder: Feeder, first_key: int, values: Any, lsn: int) -> None:
+    """Commit rows ``first_key``, ``first_key`` + 1, ... in one transaction."""
+    keys = np.arange(first_key, first_key + len(values))
+    body = bulk_batch(feeder.spec, BatchKind.CHANGES, keys, values, watermark=lsn + 1, lsn=lsn)
+    feeder.mirror.submit(body)
+
+
+def test_rows_that_drifted_are_trained_on_once(tmp_path: Path) -> None:
+    feeder = copied(tmp_path, background=True, rest_factor=0.0)
+    until(lambda: feeder.mirror.state.index.trained)
+    upserts(feeder, ROWS, vectors(1000, 1) + 5, lsn=200)
+    until(lambda: feeder.mirror.state.index.trained_part.live_rows == ROWS + 1000)  # type: ignore[union-attr]
+    more = vectors(1600, 2)
+    more[::4] += 5
+    upserts(feeder, ROWS + 1000, more, lsn=300)
+    until(lambda: feeder.mirror.describe()["tail_rows"] == 0)
+    index = feeder.mirror.state.index
+    assert index.live_rows == ROWS + 2600
+    assert not index.training_due
+    feeder.mirror.close()
+
+
+def test_lists_are_rewritten_when_many_of_their_rows_are_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu.state.REWRITE_ROWS", 100)
+    feeder = copied(tmp_path, background=True)
+    until(lambda: feeder.mirror.state.index.trained)
+    upserts(feeder, 0, vectors(1000, 1), lsn=200)
+    until(lambda: feeder.mirror.describe()["dead_rows_in_lists"] == 0)
+    state = feeder.mirror.state.index
+    assert (state.n_rows, state.live_rows) == (ROWS + 1000, ROWS), "row ids stay as they are"
+    hits = feeder.mirror.state.index.search(vectors(1000, 1)[:20], 1, exact=True)
+    assert feeder.mirror.state.keys(hits.ids[:, 0]) == list(range(20))
+    feeder.mirror.close()
+
+
+def test_a_job_that_fails_is_not_tried_again_at_once_and_hurts_nothing(
+    feeder: Feeder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upkeep = feeder.mirror._upkeep
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    assert upkeep._start("compaction", fail)
+    until(lambda: upkeep.running() == [])
+    assert not upkeep._may("compaction")
+    assert upkeep._may("training")
+    assert "compaction failed" in capsys.readouterr().out
+
+
 def test_training_starts_when_asked_and_once_at_a_time(tmp_path: Path) -> None:
     feeder = copied(tmp_path)
     assert not feeder.mirror.state.index.trained
@@ -87,9 +140,10 @@ def test_a_codec_of_replaced_rows_is_not_adopted(tmp_path: Path) -> None:
     from gpu.training import train
 
     feeder = copied(tmp_path)
-    trained, epoch = train(feeder.mirror.state.index), feeder.mirror.state.epoch
-    feeder.copy({}, epoch=epoch + 1)
-    assert not feeder.mirror.adopt(trained, epoch)
+    state = feeder.mirror.state
+    trained = train(state.index)
+    feeder.copy({}, epoch=state.epoch + 1)
+    assert not feeder.mirror.adopt(trained, state.index)
     assert not feeder.mirror.state.index.trained
     feeder.mirror.close()
 
