@@ -169,3 +169,18 @@ def _wait_for_waiting_search(client: httpx.Client) -> None:
     """Return once a search waits for an LSN."""
     while "vecmirror_searches_waiting 1.0" not in client.get("/metrics").text:
         time.sleep(0.01)
+
+
+def test_a_matrix_product_has_the_threads_of_the_settings() -> None:
+    script = (
+        "from threadpoolctl import threadpool_info\n"
+        "from server.main import serve\n"
+        "from server.settings import Settings\n"
+        "server = {'host': '0.0.0.0', 'math_threads': 1}\n"
+        "assert serve(Settings.model_validate({'server': server})) == 2\n"
+        "pools = [pool for pool in threadpool_info() if pool['user_api'] == 'blas']\n"
+        "assert pools and {pool['num_threads'] for pool in pools} == {1}\n"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd=root, check=True)
