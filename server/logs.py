@@ -35,7 +35,6 @@ def configure_logs(level: str, form: Literal["json", "console"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each poll says nothing
 
 
 def _last(form: Literal["json", "console"]) -> list[structlog.typing.Processor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from typing import Annotated
@@ -41,7 +40,6 @@ def sync(
     )
     form = "json" if as_json else settings.server.log_format
     configure_logs(settings.server.log_level, form)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every batch
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
