@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrays import F32, I64, U8, Bool
+from .backend import Depth
 from .bitmap import bits_at, unpack
 from .errors import BadInput
-from .hits import SearchResult, merge, nearest_pairs, no_hits
+from .hits import SearchResult, merge, no_hits
 from .trained import Trained
 
 if TYPE_CHECKING:
@@ -114,16 +115,13 @@ class _Approach:
         self._exactly(query, np.flatnonzero(~near), result)
         open_, nprobe = np.flatnonzero(near), self.nprobe
         while len(open_):
-            probes, constants = backend.choose_lists(codec, placed[open_], nprobe)
-            ids, _ = backend.scan(
-                trained.lists, placed[open_], probes, constants, query.allowed, self.rerank
+            depth = Depth(query.k, nprobe, self.rerank)
+            best = backend.search_lists(
+                trained.lists, rows, query.vectors[open_], placed[open_], depth, query.allowed
             )
-            done = (ids[:, query.k - 1] >= 0) | (nprobe >= codec.nlist)
-            finished, ids = open_[done], ids[done]
-            distances = backend.distances(rows, query.vectors[finished], ids)
-            of, column = np.nonzero(ids >= 0)
-            best = nearest_pairs(len(ids), query.k, of, ids[of, column], distances[of, column])
-            result.ids[finished], result.distances[finished] = best.ids, best.distances
+            done = (best.ids[:, -1] >= 0) | (nprobe >= codec.nlist)
+            finished = open_[done]
+            result.ids[finished], result.distances[finished] = best.ids[done], best.distances[done]
             open_, nprobe = open_[~done], 2 * nprobe
         return result
 
