@@ -88,11 +88,11 @@ class Backend(Protocol):
         ...
 
     def search_lists(
-        self, lists: Lists, rows: Rows, queries: F32, placed: F32, depth: Depth, allowed: U8
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, allowed: U8
     ) -> SearchResult:
         """Return the k nearest of the best-scored rows: ``choose_lists``, ``scan``, ``distances``.
 
-        ``queries`` f32[q, d] and ``placed`` f32[q, D] are the same queries.
+        ``queries`` f32[q, d] as they came; one that is not ``Codec.in_range`` gets no hits.
         """
         ...
 

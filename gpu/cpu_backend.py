@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
-from .arrays import F32, I32, I64, U8
+from .arrays import F32, I32, I64, U8, AnyArray
 from .backend import Depth, Lists
 from .codec import Codec
 from .cpu import search as kernels
@@ -13,11 +15,13 @@ from .cpu.lists import BlockLists
 from .cpu.memory import address
 from .cpu.prepared import describe
 from .cpu.raw import RawRows
-from .cpu.threads import parts, run, thread_count
+from .cpu.threads import FEWEST_QUERIES, parts, run, thread_count
 from .errors import BackendError
-from .hits import SearchResult, no_hits
+from .hits import SearchResult
 from .numpy_backend import NumpyBackend
 from .rows import Rows
+
+Array = TypeVar("Array", bound=AnyArray)
 
 #: Queries of one call of a kernel, and candidates that their buffers may hold together.
 MOST_QUERIES = 1024
@@ -85,34 +89,36 @@ class CpuBackend(NumpyBackend):
         return ids, scores
 
     def search_lists(
-        self, lists: Lists, rows: Rows, queries: F32, placed: F32, depth: Depth, allowed: U8
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, allowed: U8
     ) -> SearchResult:
         """Choose lists, scan, and compare the raw rows, in one call of a kernel."""
         lists = _own(lists)
-        result = no_hits(len(queries), depth.k)
-        placed = np.ascontiguousarray(placed, dtype=np.float32)
-        nprobe = min(depth.nprobe, lists.codec.nlist)
-        raw = self._raw.of(rows)
+        n, (k, nprobe, rerank) = len(queries), depth
+        ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+        nprobe, raw = min(nprobe, lists.codec.nlist), self._raw.of(rows)
+        codec_at, lists_at, raw_at = lists.prepared.at, lists.described.at, raw.at
+        queries, allowed = _plain(queries), _plain(allowed)
+        if n < 2 * FEWEST_QUERIES:
+            kernels.search(
+                codec_at, lists_at, raw_at, queries, nprobe, rerank, allowed, ids, distances
+            )
+            return SearchResult(ids, distances)
 
         def work(part: slice) -> None:
             kernels.search(
-                lists.prepared.at,
-                lists.described.at,
-                raw.at,
-                address(placed[part]),
-                address(queries[part]),
-                part.stop - part.start,
+                codec_at,
+                lists_at,
+                raw_at,
+                queries[part],
                 nprobe,
-                depth.rerank,
-                depth.k,
-                address(allowed),
-                address(result.ids[part]),
-                address(result.distances[part]),
+                rerank,
+                allowed,
+                ids[part],
+                distances[part],
             )
 
-        most = _most_queries(max(depth.rerank, nprobe))
-        run(work, parts(len(queries), most, self._threads), self._threads)
-        return result
+        run(work, parts(n, _most_queries(max(rerank, nprobe)), self._threads), self._threads)
+        return SearchResult(ids, distances)
 
     def distances(self, rows: Rows, queries: F32, row_ids: I64) -> F32:
         """Return exact distances f32[q, r] to ``row_ids`` i64[q, r]; +inf for id -1."""
@@ -122,6 +128,13 @@ class CpuBackend(NumpyBackend):
         raw = self._raw.of(rows)
         kernels.exact_distances(raw.at, address(queries), n, address(ids), r, address(out))
         return out
+
+
+def _plain(array: Array) -> Array:
+    """Return an array that kernels are compiled for: contiguous, and not read-only."""
+    if array.flags.c_contiguous and array.flags.writeable:
+        return array
+    return array.copy()
 
 
 def _most_queries(candidates: int) -> int:

@@ -67,14 +67,17 @@ class NumpyBackend:
         return scan(lists, queries, probes, constants, allowed, limit)
 
     def search_lists(
-        self, lists: Lists, rows: Rows, queries: F32, placed: F32, depth: Depth, allowed: U8
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, allowed: U8
     ) -> SearchResult:
         """Return the k nearest of the best-scored rows of the best lists."""
         k, nprobe, rerank = depth
+        placed = lists.codec.place_queries(queries)
+        near = lists.codec.in_range(placed)
+        placed = np.where(near[:, None], placed, np.float32(0))
         probes, constants = self.choose_lists(lists.codec, placed, nprobe)
         ids, _ = self.scan(lists, placed, probes, constants, allowed, rerank)
         distances = self.distances(rows, queries, ids)
-        of, column = np.nonzero(ids >= 0)
+        of, column = np.nonzero((ids >= 0) & near[:, None])
         return nearest_pairs(len(ids), k, of, ids[of, column], distances[of, column])
 
     def exact(

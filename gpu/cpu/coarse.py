@@ -22,7 +22,7 @@ from .layout import (
     CORRECTIONS_AT,
     DIM,
     HALVES_AT,
-    IS_IP,
+    METRIC,
     MIDDLE_AT,
     NLIST,
     PADDED_LISTS,
@@ -188,7 +188,7 @@ def padded(dim: int) -> int:
 
 
 @compiled
-def _query_bytes(query: int, middle: int, is_ip: int, dim: int, out: int) -> Float:
+def _query_bytes(query: int, middle: int, is_ip: bool, dim: int, out: int) -> Float:
     """Write a query as bytes, component / step + 128; return minus the step."""
     largest = np.float32(1e-20)
     for i in range(dim):
@@ -215,7 +215,7 @@ if FLAVOUR == "avx512":
         dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
         asked = np.empty((TOGETHER, padded(dim)), np.uint8)
         steps = np.zeros(TOGETHER, np.float32)
-        middle, is_ip = peek_i64(codec + 8 * MIDDLE_AT), peek_i64(codec + 8 * IS_IP)
+        middle, is_ip = peek_i64(codec + 8 * MIDDLE_AT), peek_i64(codec + 8 * METRIC) == 2
         at, line = asked.ctypes.data, padded(dim)
         for i in range(n):
             steps[i] = _query_bytes(queries + 4 * dim * i, middle, is_ip, dim, at + line * i)
@@ -263,6 +263,27 @@ else:
 
 
 @compiled
+def score_floats(
+    tiles: int,
+    starts: int,
+    n_tiles: int,
+    dim: int,
+    queries: int,
+    query_step: int,
+    out: int,
+    out_step: int,
+    n: int,
+) -> None:
+    """Write starts - products with all vectors of float32 tiles, for 1 to 4 queries."""
+    if n == TOGETHER:
+        _floats_4(tiles, starts, n_tiles, dim, queries, query_step, out, out_step)
+        return
+    for i in range(n):
+        query, to = queries + query_step * i, out + out_step * i
+        _floats_1(tiles, starts, n_tiles, dim, query, query_step, to, out_step)
+
+
+@compiled
 def _score_lists(codec: int, queries: int, n: int, out: int) -> None:
     """Write the scores of all lists f32[4, padded L] for 1 to 4 queries f32[n, D]."""
     if peek_i64(codec + 8 * COARSE_KIND) == 1:
@@ -270,26 +291,23 @@ def _score_lists(codec: int, queries: int, n: int, out: int) -> None:
         return
     dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
     tiles, halves = peek_i64(codec + 8 * TILES_AT), peek_i64(codec + 8 * HALVES_AT)
-    if n == TOGETHER:
-        _floats_4(tiles, halves, lists >> 6, dim, queries, 4 * dim, out, 4 * lists)
-        return
-    for i in range(n):
-        at = out + 4 * lists * i
-        _floats_1(tiles, halves, lists >> 6, dim, queries + 4 * dim * i, 4 * dim, at, 4 * lists)
+    score_floats(tiles, halves, lists >> 6, dim, queries, 4 * dim, out, 4 * lists, n)
 
 
 @compiled
 def _candidates(codec: int, scores: int, wanted: int, found: int, numbers: int) -> int:
     """Write the ``wanted`` (or a few more) lists of smallest score; return how many."""
     lists = peek_i64(codec + 8 * NLIST)
-    if wanted >= lists:
+    n = 0
+    if wanted < lists:
+        n16 = peek_i64(codec + 8 * PADDED_LISTS) >> 4
+        limit, _ = threshold(scores, 16 * n16, wanted, wanted)
+        n = keep_below(scores, 0, n16, limit, found, numbers)
+        n, _ = shrink(found, numbers, n, wanted, wanted >> 3)
+    if n < wanted:  # All are wanted, or scores overflowed.
+        n = lists
         for i in range(lists):
             poke_i32(numbers + 4 * i, i)
-        return lists
-    n16 = peek_i64(codec + 8 * PADDED_LISTS) >> 4
-    limit, _ = threshold(scores, 16 * n16, wanted, wanted)
-    n = keep_below(scores, 0, n16, limit, found, numbers)
-    n, _ = shrink(found, numbers, n, wanted, wanted >> 3)
     return n
 
 
@@ -297,7 +315,7 @@ def _candidates(codec: int, scores: int, wanted: int, found: int, numbers: int) 
 def choose(codec: int, queries: int, n: int, nprobe: int, numbers: int, constants: int) -> None:
     """Write the lists i32[n, p] nearest to f32[n, D] and their constants B f32[n, p], p <= L."""
     dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
-    centroids, is_ip = peek_i64(codec + 8 * CENTROIDS_AT), peek_i64(codec + 8 * IS_IP)
+    centroids, is_ip = peek_i64(codec + 8 * CENTROIDS_AT), peek_i64(codec + 8 * METRIC) == 2
     width = padded(dim)
     scores = np.empty((TOGETHER, lists), np.float32)
     best, chosen = np.empty(lists + 32, np.float32), np.empty(lists + 32, np.int32)

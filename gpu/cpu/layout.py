@@ -26,6 +26,9 @@ FACTOR_BYTES = 2 * 2 * BLOCK
 
 WIDE = FLAVOUR == "avx512"
 
+#: Metrics as kernels know them.
+METRICS = {"l2": 0, "cosine": 1, "ip": 2}
+
 # Places in the int64 array that describes a codec; names ending in AT are addresses.
 (
     DIM,  # D, placed dims
@@ -33,7 +36,7 @@ WIDE = FLAVOUR == "avx512"
     M,  # sub-quantizers
     BITS,
     WIDTH,  # s, dims of a sub-quantizer
-    IS_IP,
+    METRIC,  # 0: l2, 1: cosine, 2: ip
     CODE_BYTES,  # of a block
     BLOCK_BYTES,
     CENTROIDS_AT,  # f32[L, D padded to 16]
@@ -41,7 +44,7 @@ WIDE = FLAVOUR == "avx512"
     SIGMA_AT,  # f32[L]
     MEAN_AT,  # f32[L]
     UNIT_AT,  # f32[L]
-    LIMITS_AT,  # f32[1]: the largest step of byte tables
+    LIMITS_AT,  # f32[4], see below
     PADDED_LISTS,
     HALVES_AT,  # f32[padded L]: |c|^2 / 2 or 0; BIG for padding
     TILES_AT,  # centroids in tiles of 64, see coarse.py
@@ -49,8 +52,19 @@ WIDE = FLAVOUR == "avx512"
     MIDDLE_AT,  # f32[D], taken from centroids and queries in int8 tiles
     CORRECTIONS_AT,  # i32[padded L]: -128 times the sum of the bytes
     SCALES_AT,  # f32[padded L]: steps of the bytes
-) = range(21)
-CODEC_PLACES = 21
+    QUERY_DIM,  # d
+    CENTRE_AT,  # f32[d]
+    ROTATION_AT,  # minus the rotation, D padded to 64, in tiles as centroids; 0 for none
+    TURNED_DIM,  # D padded to 64
+    ZEROS_AT,  # f32[D padded to 64]
+) = range(26)
+CODEC_PLACES = 26
+(
+    LARGEST_STEP,  # of byte tables
+    SCALE,
+    QUERY_NORM,
+    FARTHEST,  # norm of a placed query that lists can answer
+) = range(4)
 
 # Places in the int64 array that describes a version of lists.
 (
@@ -65,7 +79,7 @@ LISTS_PLACES = 3
     RAW_DIM,
     RAW_BYTES,  # of a row
     IS_HALF,
-    RAW_METRIC,  # 0: l2, 1: cosine, 2: ip
+    RAW_METRIC,  # as METRIC
     SHIFT,
     CHUNKS_AT,  # i64[chunks]: addresses
 ) = range(6)

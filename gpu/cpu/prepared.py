@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from gpu.arrays import F32, I32, AnyArray
-from gpu.codec import Codec, half_squares
+from gpu.codec import FARTHEST_QUERY, Codec, half_squares
 
 from . import layout
 from .features import FLAVOUR
@@ -36,7 +36,11 @@ def describe(codec: Codec) -> Described:
         layout.M: codec.m,
         layout.BITS: codec.bits,
         layout.WIDTH: codec.codebooks.shape[2],
-        layout.IS_IP: int(codec.metric == "ip"),
+        layout.METRIC: layout.METRICS[codec.metric],
+        layout.QUERY_DIM: codec.dim,
+        layout.CENTRE_AT: aligned(codec.centre),
+        layout.TURNED_DIM: dims + -dims % TILE,
+        layout.ZEROS_AT: np.zeros(dims + -dims % TILE, np.float32),
         layout.CODE_BYTES: code_bytes,
         layout.BLOCK_BYTES: code_bytes + layout.FACTOR_BYTES,
         layout.CENTROIDS_AT: aligned(wide),
@@ -44,14 +48,31 @@ def describe(codec: Codec) -> Described:
         layout.SIGMA_AT: aligned(codec.sigma),
         layout.MEAN_AT: aligned(codec.bias_mean),
         layout.UNIT_AT: aligned(codec.bias_unit),
-        layout.LIMITS_AT: np.array([largest_step(codec)], np.float32),
+        layout.LIMITS_AT: _limits(codec),
         layout.PADDED_LISTS: codec.nlist + -codec.nlist % TILE,
     }
+    if codec.rotation is not None:
+        values[layout.ROTATION_AT] = aligned(_in_tiles(-codec.rotation.T))
     rounded = _Rounded.of(codec)
     tiles = _byte_tiles(codec, rounded) if rounded.good(codec) else _float_tiles(codec)
     for place, value in (values | tiles).items():
         described.put(place, value)
     return described
+
+
+def _limits(codec: Codec) -> F32:
+    limits = np.zeros(4, np.float32)
+    limits[layout.LARGEST_STEP] = largest_step(codec)
+    limits[layout.SCALE] = codec.scale
+    limits[layout.QUERY_NORM] = codec.query_norm
+    limits[layout.FARTHEST] = FARTHEST_QUERY * codec.query_norm
+    return limits
+
+
+def _in_tiles(vectors: F32) -> F32:
+    """Return f32[n, d] as f32[ceil(n / 64), d, 64]."""
+    padded = np.pad(vectors, ((0, -len(vectors) % TILE), (0, 0)))
+    return padded.reshape(-1, TILE, vectors.shape[1]).transpose(0, 2, 1)
 
 
 def _books(codebooks: F32) -> F32:
@@ -71,11 +92,9 @@ def _halves(codec: Codec, centroids: F32) -> F32:
 
 
 def _float_tiles(codec: Codec) -> dict[int, int | AnyArray]:
-    centroids = np.pad(codec.centroids, ((0, -codec.nlist % TILE), (0, 0)))
-    tiles = centroids.reshape(-1, TILE, centroids.shape[1]).transpose(0, 2, 1)
     return {
         layout.COARSE_KIND: 0,
-        layout.TILES_AT: aligned(tiles),
+        layout.TILES_AT: aligned(_in_tiles(codec.centroids)),
         layout.HALVES_AT: aligned(_padded(_halves(codec, codec.centroids), codec)),
     }
 

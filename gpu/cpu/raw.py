@@ -12,8 +12,6 @@ from gpu.rows import Rows
 from . import layout
 from .memory import Described, address
 
-_METRICS = {"l2": 0, "cosine": 1, "ip": 2}
-
 
 class RawRows:
     """Remembers the description of each ``Rows`` until a chunk is added to it."""
@@ -32,7 +30,7 @@ class RawRows:
         described.put(layout.RAW_DIM, rows.dim)
         described.put(layout.RAW_BYTES, rows.dim * rows.dtype.itemsize)
         described.put(layout.IS_HALF, int(rows.dtype == np.float16))
-        described.put(layout.RAW_METRIC, _METRICS[rows.metric])
+        described.put(layout.RAW_METRIC, layout.METRICS[rows.metric])
         described.put(layout.SHIFT, rows.shift)
         described.put(layout.CHUNKS_AT, np.array([address(chunk) for chunk in chunks], np.int64))
         with self._lock:

@@ -52,8 +52,8 @@ SEGMENT = 4
 SLACK = SEGMENT * BLOCK + 64
 
 # A query's record: int64 places, then float32 places.
-TABLE, SCORES, IDS, FOUND = range(4)
-STEP, SMALLEST, LIMIT = 8, 9, 10
+TABLE, SCORES, IDS, FOUND, PRECISE = range(5)
+STEP, SMALLEST, LIMIT = 10, 11, 12
 RECORD_BYTES = 64
 
 
@@ -183,7 +183,6 @@ def scan_list(
     number: int,
     record: int,
     base: Float,
-    precise: bool,
     allowed: int,
     keep: int,
     start: int,
@@ -191,7 +190,7 @@ def scan_list(
 ) -> None:
     """Scan blocks [start, stop) of list ``number`` for the query of ``record``.
 
-    ``base``: what the list adds to each score; ``precise``: the table is float32.
+    ``base``: what the list adds to each score.
     """
     blocks = peek_i64(peek_i64(lists + 8 * BLOCKS_AT) + 8 * number)
     ids = peek_i64(peek_i64(lists + 8 * IDS_AT) + 8 * number)
@@ -212,7 +211,7 @@ def scan_list(
     for block in range(start, stop, SEGMENT):
         at, size, before = blocks + block * block_bytes, min(SEGMENT, stop - block), found
         first = BLOCK * block
-        if precise:
+        if peek_i64(record + 8 * PRECISE):
             found = _scan_floats(
                 codec, at, size, table, sigma, unit, base, limit, first, scores, found_ids, found
             )

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpu.arrays import F32, I64, U8
+
 from .coarse import choose
 from .jit import compiled
-from .layout import BITS, DIM, LIMITS_AT, MEAN_AT, NLIST, RAW_DIM, M
+from .layout import BITS, DIM, LARGEST_STEP, LIMITS_AT, MEAN_AT, NLIST, RAW_DIM, M
 from .lut import byte_tables, float_tables
+from .place import place
 from .rerank import distance, load_query, nearest_of, room_for_query, square_of
 from .scan import (
     FOUND,
     IDS,
     LIMIT,
+    PRECISE,
     RECORD_BYTES,
     SCORES,
     SLACK,
@@ -40,17 +44,20 @@ TILE = 32
 
 @compiled
 def _prepare(codec: int, queries: int, n: int, records: int, room: int, tables: int) -> int:
-    """Write each query's byte table; return how many queries they are too coarse for."""
+    """Write each query's byte table; return how many queries that is too coarse for."""
     dim, m = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * M)
-    coarsest = peek_f32(peek_i64(codec + 8 * LIMITS_AT))
+    coarsest = peek_f32(peek_i64(codec + 8 * LIMITS_AT) + 4 * LARGEST_STEP)
     coarse = 0
     for i in range(n):
         record = records + RECORD_BYTES * i
         table = tables + 64 * ((m + 3) >> 2) * i
         widest = float_tables(codec, queries + 4 * dim * i, room)
         if widest > np.float32(255) * coarsest:
-            return n
+            poke_i64(record + 8 * PRECISE, 1)
+            coarse += 1
+            continue
         smallest, step = byte_tables(room, m, widest, table)
+        poke_i64(record + 8 * PRECISE, 0)
         poke_i64(record + 8 * TABLE, table)
         poke_f32(record + 4 * SMALLEST, smallest)
         poke_f32(record + 4 * STEP, step)
@@ -59,12 +66,14 @@ def _prepare(codec: int, queries: int, n: int, records: int, room: int, tables: 
 
 @compiled
 def _prepare_precise(codec: int, queries: int, n: int, records: int, tables: int) -> None:
-    """Write each query's float32 table."""
+    """Write the float32 tables of the queries that need one."""
     dim, m = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * M)
-    size = 4 * m << peek_i64(codec + 8 * BITS)
     for i in range(n):
-        poke_i64(records + RECORD_BYTES * i + 8 * TABLE, tables + size * i)
-        float_tables(codec, queries + 4 * dim * i, tables + size * i)
+        record = records + RECORD_BYTES * i
+        if peek_i64(record + 8 * PRECISE):
+            poke_i64(record + 8 * TABLE, tables)
+            float_tables(codec, queries + 4 * dim * i, tables)
+            tables += 4 * m << peek_i64(codec + 8 * BITS)
 
 
 @compiled
@@ -76,7 +85,6 @@ def _one_by_one(
     constants: int,
     p: int,
     records: int,
-    precise: bool,
     allowed: int,
     keep: int,
 ) -> None:
@@ -87,7 +95,7 @@ def _one_by_one(
             number = peek_i32(probes + 4 * t)
             base = peek_f32(constants + 4 * t) + peek_f32(means + 4 * number)
             blocks = list_blocks(lists, number)
-            scan_list(codec, lists, number, record, base, precise, allowed, keep, 0, blocks)
+            scan_list(codec, lists, number, record, base, allowed, keep, 0, blocks)
 
 
 @compiled
@@ -100,7 +108,6 @@ def _list_by_list(
     p: int,
     columns: tuple[int, int],
     records: int,
-    precise: bool,
     allowed: int,
     keep: int,
 ) -> None:
@@ -130,7 +137,7 @@ def _list_by_list(
                     t = visits[visit]
                     record = records + RECORD_BYTES * (t // p)
                     base = peek_f32(constants + 4 * t) + mean
-                    scan_list(codec, lists, number, record, base, precise, allowed, keep, tile, end)
+                    scan_list(codec, lists, number, record, base, allowed, keep, tile, end)
         first = last
 
 
@@ -152,20 +159,18 @@ def _scan_all(
     room = np.empty(m << bits, np.float32)
     byte_room = np.empty(n * 64 * ((m + 3) >> 2) + 64, np.uint8)
     aligned = (byte_room.ctypes.data + 63) & -64
-    precise = _prepare(codec, queries, n, records, room.ctypes.data, aligned) > 0
-    fine = np.empty(n * (m << bits) if precise else 1, np.float32)
-    if precise:
+    n_precise = _prepare(codec, queries, n, records, room.ctypes.data, aligned)
+    fine = np.empty(n_precise * (m << bits), np.float32)
+    if n_precise:
         _prepare_precise(codec, queries, n, records, fine.ctypes.data)
     if n < FEW:
-        _one_by_one(codec, lists, n, probes, constants, p, records, precise, allowed, keep)
+        _one_by_one(codec, lists, n, probes, constants, p, records, allowed, keep)
         hold(room, byte_room, fine)
         return
     near = min(FIRST_LISTS, p)
     for phase in range(2):
         columns = (near, p) if phase else (0, near)
-        _list_by_list(
-            codec, lists, n, probes, constants, p, columns, records, precise, allowed, keep
-        )
+        _list_by_list(codec, lists, n, probes, constants, p, columns, records, allowed, keep)
         for i in range(0 if phase else n):
             record = records + RECORD_BYTES * i
             found = peek_i64(record + 8 * FOUND)
@@ -224,58 +229,51 @@ def search(
     codec: int,
     lists: int,
     rows: int,
-    placed: int,
-    queries: int,
-    n: int,
+    queries: F32,
     nprobe: int,
     rerank: int,
-    k: int,
-    allowed: int,
-    ids: int,
-    distances: int,
+    allowed: U8,
+    ids: I64,
+    distances: F32,
 ) -> None:
     """Write the k nearest i64[n, k], f32[n, k] of the ``rerank`` best rows of ``nprobe`` lists.
 
-    ``placed`` f32[n, D] and ``queries`` f32[n, d] are the same queries; nprobe <= L.
+    Queries f32[n, d] as they came; nprobe <= L. No hits for a query too far out for scores.
     """
-    room = soft_limit(rerank) + SLACK
-    records = np.empty(n * (RECORD_BYTES >> 3), np.int64)
-    found_scores, found_ids = np.empty(n * room, np.float32), np.empty(n * room, np.int32)
-    probes, constants = np.empty(n * nprobe, np.int32), np.empty(n * nprobe, np.float32)
-    at = records.ctypes.data
-    choose(codec, placed, n, nprobe, probes.ctypes.data, constants.ctypes.data)
-    _open_records(at, n, found_scores.ctypes.data, found_ids.ctypes.data, room)
-    _scan_all(
-        codec,
-        lists,
-        placed,
-        n,
-        probes.ctypes.data,
-        constants.ctypes.data,
-        nprobe,
-        allowed,
-        rerank,
-        at,
-    )
-    dim = peek_i64(rows + 8 * RAW_DIM)
+    n, k = ids.shape
+    dim, room = peek_i64(rows + 8 * RAW_DIM), soft_limit(rerank) + SLACK
+    placed = np.empty((n, peek_i64(codec + 8 * DIM)), np.float32)
+    records = np.empty((n, RECORD_BYTES >> 3), np.int64)
+    found_scores, found_ids = np.empty((n, room), np.float32), np.empty((n, room), np.int32)
+    probes, constants = np.empty((n, nprobe), np.int32), np.empty((n, nprobe), np.float32)
     query = np.empty(room_for_query(dim), np.float32)
+    asked, at = placed.ctypes.data, records.ctypes.data
+    probes_at, constants_at = probes.ctypes.data, constants.ctypes.data
+    far = np.empty(n, np.uint8)
+    place(codec, queries.ctypes.data, n, asked, far.ctypes.data)
+    _open_records(at, n, found_scores.ctypes.data, found_ids.ctypes.data, room)
+    choose(codec, asked, n, nprobe, probes_at, constants_at)
+    for i in range(n):
+        if far[i]:
+            poke_f32(at + RECORD_BYTES * i + 4 * LIMIT, np.float32(-BIG))
+    allowed_at = allowed.ctypes.data
+    _scan_all(codec, lists, asked, n, probes_at, constants_at, nprobe, allowed_at, rerank, at)
     for i in range(n):
         record = at + RECORD_BYTES * i
         values, names = peek_i64(record + 8 * SCORES), peek_i64(record + 8 * IDS)
-        found = peek_i64(record + 8 * FOUND)
-        found, _ = shrink(values, names, found, rerank, rerank >> 4)
+        found, _ = shrink(values, names, peek_i64(record + 8 * FOUND), rerank, rerank >> 4)
         nearest_of(
             rows,
-            queries + 4 * dim * i,
+            queries.ctypes.data + 4 * dim * i,
             query.ctypes.data,
             values,
             names,
             found,
             k,
-            ids + 8 * k * i,
-            distances + 4 * k * i,
+            ids.ctypes.data + 8 * k * i,
+            distances.ctypes.data + 4 * k * i,
         )
-    hold(records, found_scores, found_ids, probes, constants, query)
+    hold(placed, records, found_scores, found_ids, probes, constants, query)
 
 
 @compiled
