@@ -7,7 +7,7 @@ break near-ties differently when they encode; over the same codes answers are eq
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .arrays import F32, I32, I64, U8
 from .hits import SearchResult
@@ -16,6 +16,14 @@ from .rows import Rows
 if TYPE_CHECKING:
     from .codec import Codec
     from .encoding import ListContents
+
+
+class Depth(NamedTuple):
+    """How far a search over lists goes: k hits from ``rerank`` rows of ``nprobe`` lists."""
+
+    k: int
+    nprobe: int
+    rerank: int
 
 
 class Lists(Protocol):
@@ -76,6 +84,15 @@ class Backend(Protocol):
         """Return the ``limit`` best rows of the probed lists that ``allowed`` has set, best first.
 
         Row ids i64[q, limit], -1 where there are fewer, and their scores f32[q, limit].
+        """
+        ...
+
+    def search_lists(
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, allowed: U8
+    ) -> SearchResult:
+        """Return the k nearest of the best-scored rows: ``choose_lists``, ``scan``, ``distances``.
+
+        ``queries`` f32[q, d] as they came; one that is not ``Codec.in_range`` gets no hits.
         """
         ...
 

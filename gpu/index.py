@@ -19,7 +19,7 @@ from .backend import Backend
 from .bitmap import AliveBits, unpack
 from .errors import BadInput
 from .files import opened
-from .numpy_backend import NumpyBackend
+from .numpy_backend import open_backend
 from .params import IndexParams
 from .rows import Rows
 from .snapshots import read_trained
@@ -35,7 +35,7 @@ class Index:
         self._alive = AliveBits()
         self._state = IndexState(
             params=params,
-            backend=backend or NumpyBackend(),
+            backend=backend or open_backend(),
             rows=rows,
             n_rows=0,
             live_rows=0,

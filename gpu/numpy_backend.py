@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import F32, I32, I64, U8
-from .backend import Lists
+from .backend import Backend, Depth, Lists
 from .codec import Codec, half_squares
 from .errors import BackendError
 from .exact import distances_to, search_exact
-from .hits import SearchResult
+from .hits import SearchResult, nearest_pairs
 from .lists import SegmentedLists
 from .rows import Rows
 from .scan import choose_lists, scan
@@ -66,6 +66,20 @@ class NumpyBackend:
             raise BackendError("these lists belong to another backend")
         return scan(lists, queries, probes, constants, allowed, limit)
 
+    def search_lists(
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, allowed: U8
+    ) -> SearchResult:
+        """Return the k nearest of the best-scored rows of the best lists."""
+        k, nprobe, rerank = depth
+        placed = lists.codec.place_queries(queries)
+        near = lists.codec.in_range(placed)
+        placed = np.where(near[:, None], placed, np.float32(0))
+        probes, constants = self.choose_lists(lists.codec, placed, nprobe)
+        ids, _ = self.scan(lists, placed, probes, constants, allowed, rerank)
+        distances = self.distances(rows, queries, ids)
+        of, column = np.nonzero((ids >= 0) & near[:, None])
+        return nearest_pairs(len(ids), k, of, ids[of, column], distances[of, column])
+
     def exact(
         self, rows: Rows, queries: F32, k: int, where: range | I64, allowed: U8 | None
     ) -> SearchResult:
@@ -77,8 +91,16 @@ class NumpyBackend:
         return distances_to(rows, queries, row_ids)
 
 
-def open_backend(name: str = "auto") -> NumpyBackend:
+def open_backend(name: str = "auto") -> Backend:
     """Return the backend called ``name``; ``auto`` takes the best one here. Raise BackendError."""
-    if name not in {"auto", "numpy"}:
-        raise BackendError(f"there is no backend called {name!r}; use auto or numpy")
-    return NumpyBackend()
+    if name == "numpy":
+        return NumpyBackend()
+    if name not in {"auto", "cpu"}:
+        raise BackendError(f"there is no backend called {name!r}; use auto, cpu or numpy")
+    try:
+        from .cpu_backend import CpuBackend  # noqa: PLC0415 (compilers take a second to load)
+    except ImportError as error:
+        if name == "cpu":
+            raise BackendError("the cpu backend needs numba") from error
+        return NumpyBackend()
+    return CpuBackend()

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrays import F32, I64, U8, Bool
+from .backend import Depth
 from .bitmap import bits_at, unpack
 from .errors import BadInput
-from .hits import SearchResult, merge, nearest_pairs, no_hits
+from .hits import SearchResult, merge, no_hits
 from .trained import Trained
 
 if TYPE_CHECKING:
     from .state import IndexState
 
-#: Queries answered together: bounds the memory of their candidates.
-BLOCK_QUERIES = 256
+#: Queries answered together, and candidates of all of them: bounds the memory that they take.
+BLOCK_QUERIES = 1024
+BLOCK_CANDIDATES = 1 << 22
 #: A filter with at most this many matches is searched exactly, whatever the lists would cost.
 FEW_MATCHES = 4096
 #: So is one whose matches are at most this share of the rows that a scan would score: an exact
@@ -56,9 +58,12 @@ def search(state: IndexState, query: Query) -> SearchResult:
     if len(query.vectors) == 0:
         return no_hits(0, query.k)
     plan = _Approach.of(state, query)
+    block = max(1, min(BLOCK_QUERIES, BLOCK_CANDIDATES // max(plan.rerank, query.k)))
+    if len(query.vectors) <= block:
+        return _with_undefined(state, query, plan.search(query))
     parts = [
-        plan.search(query.part(slice(first, first + BLOCK_QUERIES)))
-        for first in range(0, len(query.vectors), BLOCK_QUERIES)
+        plan.search(query.part(slice(first, first + block)))
+        for first in range(0, len(query.vectors), block)
     ]
     ids = np.concatenate([part.ids for part in parts])
     distances = np.concatenate([part.distances for part in parts])
@@ -85,46 +90,49 @@ class _Approach:
             return cls(state, _matches(query, 0, n_rows), None)
         matches = _count(query, n_rows) if query.masked else state.live_rows
         share = matches / max(1, state.live_rows)
-        nprobe, rerank = trained.plan.choose(query.k, query.recall_target, share)
-        nprobe = query.nprobe or nprobe
+        nprobe, rerank = query.nprobe or 0, query.rerank or 0
+        if not (nprobe and rerank):
+            planned = trained.plan.choose(query.k, query.recall_target, share)
+            nprobe, rerank = nprobe or planned[0], rerank or planned[1]
         scanned = state.live_rows * min(1.0, nprobe / trained.codec.nlist)
         if query.masked and matches <= max(FEW_MATCHES, EXACT_SHARE * scanned):
             return cls(state, _matches(query, 0, n_rows), None)
         tail = _matches(query, trained.encoded_rows, n_rows)
-        return cls(state, tail, trained, nprobe, max(query.k, query.rerank or rerank))
+        return cls(state, tail, trained, nprobe, max(query.k, rerank))
 
     def search(self, query: Query) -> SearchResult:
         """Return the nearest of both kinds of rows."""
         state = self.state
-        hits = state.backend.exact(state.rows, query.vectors, query.k, self.tail, query.allowed)
-        if self.trained is None:
-            return hits
-        if len(self.trained.aside):
-            aside = self.trained.aside
-            more = state.backend.exact(state.rows, query.vectors, query.k, aside, query.allowed)
+        found = [] if self.trained is None else [self._from_lists(self.trained, query)]
+        for where in (self.tail, self._aside):
+            if len(where) or not found:
+                rows, vectors = state.rows, query.vectors
+                found.append(state.backend.exact(rows, vectors, query.k, where, query.allowed))
+        hits = found[0]
+        for more in found[1:]:
             hits = merge(hits, more, query.k)
-        return merge(hits, self._from_lists(self.trained, query), query.k)
+        return hits
+
+    @property
+    def _aside(self) -> I64:
+        return np.empty(0, np.int64) if self.trained is None else self.trained.aside
 
     def _from_lists(self, trained: Trained, query: Query) -> SearchResult:
         """Scan and re-rank; queries with fewer than k candidates probe twice as many lists."""
         backend, codec, rows = self.state.backend, trained.codec, self.state.rows
-        result = no_hits(len(query.vectors), query.k)
-        placed = codec.place_queries(query.vectors)
-        near = codec.in_range(placed)
-        self._exactly(query, np.flatnonzero(~near), result)
-        open_, nprobe = np.flatnonzero(near), self.nprobe
-        while len(open_):
-            probes, constants = backend.choose_lists(codec, placed[open_], nprobe)
-            ids, _ = backend.scan(
-                trained.lists, placed[open_], probes, constants, query.allowed, self.rerank
-            )
-            done = (ids[:, query.k - 1] >= 0) | (nprobe >= codec.nlist)
-            finished, ids = open_[done], ids[done]
-            distances = backend.distances(rows, query.vectors[finished], ids)
-            of, column = np.nonzero(ids >= 0)
-            best = nearest_pairs(len(ids), query.k, of, ids[of, column], distances[of, column])
-            result.ids[finished], result.distances[finished] = best.ids, best.distances
-            open_, nprobe = open_[~done], 2 * nprobe
+        depth = Depth(query.k, self.nprobe, self.rerank)
+        result = backend.search_lists(trained.lists, rows, query.vectors, depth, query.allowed)
+        open_ = np.flatnonzero(result.ids[:, -1] < 0)
+        if len(open_):
+            near = codec.in_range(codec.place_queries(query.vectors[open_]))
+            self._exactly(query, open_[~near], result)
+            open_ = open_[near]
+        while len(open_) and depth.nprobe < codec.nlist:
+            depth = depth._replace(nprobe=2 * depth.nprobe)
+            vectors = query.vectors[open_]
+            more = backend.search_lists(trained.lists, rows, vectors, depth, query.allowed)
+            result.ids[open_], result.distances[open_] = more.ids, more.distances
+            open_ = open_[more.ids[:, -1] < 0]
         return result
 
     def _exactly(self, query: Query, which: I64, result: SearchResult) -> None:

@@ -57,6 +57,11 @@ class Rows:
         return 1 << self.shift
 
     @property
+    def chunks(self) -> list[AnyArray]:
+        """The arrays that hold the vectors, ``chunk_rows`` each."""
+        return list(self._vectors)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes a row takes, its norm included."""
         return self.dim * self.dtype.itemsize + 4

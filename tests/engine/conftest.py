@@ -11,7 +11,7 @@ import pytest
 from gpu import Backend, Index, IndexParams, open_backend, train
 from gpu.arrays import F32
 
-BACKENDS = ["numpy"]
+BACKENDS = ["numpy", "cpu"]
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

@@ -1,0 +1,101 @@
+"""How rows of a list lie in memory, and what kernels are told about codecs, lists and rows.
+
+A list is a run of blocks of 64 rows, then their row ids as int32. A block is
+
+    codes | bias float16[64] | gain float16[64]
+
+in one stream, so that a scan reads memory in order. Codes of 4 bits, two rows r and r + 16 a byte:
+
+    avx512   byte 128 (j / 4) + 64 (r / 32) + 4 (r % 16) + j % 4   four sub-quantizers j of a row
+             lie side by side: one lookup in 64 entries, and one instruction adds the four up
+    others   byte  32 j       + 16 (r / 32) +    r % 16            16 rows of one sub-quantizer lie
+             side by side, as byte shuffles want them
+
+Codes of 8 bits: byte 64 j + r. Room for sub-quantizers is a multiple of four.
+"""
+
+from __future__ import annotations
+
+from .features import FLAVOUR
+from .jit import compiled
+
+#: Rows of a block.
+BLOCK = 64
+#: Bytes of biases and gains of a block.
+FACTOR_BYTES = 2 * 2 * BLOCK
+
+WIDE = FLAVOUR == "avx512"
+
+#: Metrics as kernels know them.
+METRICS = {"l2": 0, "cosine": 1, "ip": 2}
+
+# Places in the int64 array that describes a codec; names ending in AT are addresses.
+(
+    DIM,  # D, placed dims
+    NLIST,
+    M,  # sub-quantizers
+    BITS,
+    WIDTH,  # s, dims of a sub-quantizer
+    METRIC,  # 0: l2, 1: cosine, 2: ip
+    CODE_BYTES,  # of a block
+    BLOCK_BYTES,
+    CENTROIDS_AT,  # f32[L, D padded to 16]
+    BOOKS_AT,  # f32[m, K / 16, s, 16]
+    SIGMA_AT,  # f32[L]
+    MEAN_AT,  # f32[L]
+    UNIT_AT,  # f32[L]
+    LIMITS_AT,  # f32[4], see below
+    PADDED_LISTS,
+    HALVES_AT,  # f32[padded L]: |c|^2 / 2 or 0; BIG for padding
+    TILES_AT,  # centroids in tiles of 64, see coarse.py
+    COARSE_KIND,  # 0: float32 tiles, 1: int8 tiles
+    MIDDLE_AT,  # f32[D], taken from centroids and queries in int8 tiles
+    CORRECTIONS_AT,  # i32[padded L]: -128 times the sum of the bytes
+    SCALES_AT,  # f32[padded L]: steps of the bytes
+    QUERY_DIM,  # d
+    CENTRE_AT,  # f32[d]
+    ROTATION_AT,  # minus the rotation, D padded to 64, in tiles as centroids; 0 for none
+    TURNED_DIM,  # D padded to 64
+    ZEROS_AT,  # f32[D padded to 64]
+) = range(26)
+CODEC_PLACES = 26
+(
+    LARGEST_STEP,  # of byte tables
+    SCALE,
+    QUERY_NORM,
+    FARTHEST,  # norm of a placed query that lists can answer
+) = range(4)
+
+# Places in the int64 array that describes a version of lists.
+(
+    BLOCKS_AT,  # i64[L]: addresses
+    IDS_AT,  # i64[L]: addresses
+    LENGTHS_AT,  # i64[L]
+) = range(3)
+LISTS_PLACES = 3
+
+# Places in the int64 array that describes raw rows.
+(
+    RAW_DIM,
+    RAW_BYTES,  # of a row
+    IS_HALF,
+    RAW_METRIC,  # as METRIC
+    SHIFT,
+    CHUNKS_AT,  # i64[chunks]: addresses
+) = range(6)
+RAW_PLACES = 6
+
+
+@compiled
+def code_byte(bits: int, j: int, row: int) -> int:
+    """Return where in a block the code of sub-quantizer ``j`` of ``row`` lies."""
+    if bits == 8:
+        return BLOCK * j + row
+    if WIDE:
+        return 128 * (j >> 2) + 64 * (row >> 5) + 4 * (row & 15) + (j & 3)
+    return 32 * j + 16 * (row >> 5) + (row & 15)
+
+
+def code_bytes(bits: int, m: int) -> int:
+    """Return the bytes of the codes of a block."""
+    return BLOCK * m if bits == 8 else 128 * ((m + 3) // 4)

@@ -1,0 +1,47 @@
+"""The backend's threads: a batch of queries is cut into parts, kernels run without the GIL."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+#: Smaller parts visit each list for too few queries.
+FEWEST_QUERIES = 64
+#: Number of threads; the cores that this process may use by default.
+SETTING = "VECMIRROR_THREADS"
+
+
+def thread_count() -> int:
+    """Return how many threads a search may use."""
+    wanted = os.environ.get(SETTING, "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
+    """Return the pool of this process; a forked child makes its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="search")
+
+
+def parts(n_queries: int, most: int, threads: int) -> list[slice]:
+    """Cut ``n_queries`` into equal slices of at most ``most``, a multiple of threads if it pays."""
+    wanted = max(-(-n_queries // most), min(threads, n_queries // FEWEST_QUERIES), 1)
+    bounds = [n_queries * i // wanted for i in range(wanted + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+def run(work: Callable[[slice], None], slices: list[slice], threads: int) -> None:
+    """Do ``work`` for every slice; the first error is raised once all have ended."""
+    if len(slices) == 1 or threads == 1:
+        for part in slices:
+            work(part)
+        return
+    waiting = [_pool(os.getpid(), threads).submit(work, part) for part in slices]
+    errors = [error for future in waiting if (error := future.exception()) is not None]
+    if errors:
+        raise errors[0]

@@ -1,0 +1,147 @@
+"""The CPU backend: numba kernels for what a search does, BLAS for what training does."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+
+from .arrays import F32, I32, I64, U8, AnyArray
+from .backend import Depth, Lists
+from .codec import Codec
+from .cpu import search as kernels
+from .cpu.coarse import choose
+from .cpu.lists import BlockLists
+from .cpu.memory import address
+from .cpu.prepared import describe
+from .cpu.raw import RawRows
+from .cpu.threads import FEWEST_QUERIES, parts, run, thread_count
+from .errors import BackendError
+from .hits import SearchResult
+from .numpy_backend import NumpyBackend
+from .rows import Rows
+
+Array = TypeVar("Array", bound=AnyArray)
+
+#: Queries of one call of a kernel, and candidates that their buffers may hold together.
+MOST_QUERIES = 1024
+MOST_CANDIDATES = 1 << 22
+
+
+class CpuBackend(NumpyBackend):
+    """See ``Backend``. Trained parts and products of matrices are NumPy's: BLAS is at its best."""
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads or thread_count()
+        self._raw = RawRows()
+
+    def open_lists(self, codec: Codec) -> Lists:
+        """Return empty lists for ``codec``."""
+        return BlockLists.empty(codec)
+
+    def choose_lists(self, codec: Codec, queries: F32, nprobe: int) -> tuple[I32, F32]:
+        """Return the best lists of placed queries, nearest first, and their constants B."""
+        nprobe = min(nprobe, codec.nlist)
+        numbers = np.empty((len(queries), nprobe), np.int32)
+        constants = np.empty((len(queries), nprobe), np.float32)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        described = describe(codec)
+        choose(
+            described.at,
+            address(queries),
+            len(queries),
+            nprobe,
+            address(numbers),
+            address(constants),
+        )
+        return numbers, constants
+
+    def scan(
+        self, lists: Lists, queries: F32, probes: I32, constants: F32, allowed: U8, limit: int
+    ) -> tuple[I64, F32]:
+        """Return the ``limit`` best rows of the probed lists that ``allowed`` has set."""
+        lists = _own(lists)
+        n, p = probes.shape
+        ids, scores = np.empty((n, limit), np.int64), np.empty((n, limit), np.float32)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        probes = np.ascontiguousarray(probes, dtype=np.int32)
+        constants = np.ascontiguousarray(constants, dtype=np.float32)
+        allowed = np.ascontiguousarray(allowed)
+
+        def work(part: slice) -> None:
+            kernels.scan(
+                lists.prepared.at,
+                lists.described.at,
+                address(queries[part]),
+                part.stop - part.start,
+                address(probes[part]),
+                address(constants[part]),
+                p,
+                address(allowed),
+                limit,
+                address(ids[part]),
+                address(scores[part]),
+            )
+
+        run(work, parts(n, _most_queries(limit), self._threads), self._threads)
+        return ids, scores
+
+    def search_lists(
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, allowed: U8
+    ) -> SearchResult:
+        """Choose lists, scan, and compare the raw rows, in one call of a kernel."""
+        lists = _own(lists)
+        n, (k, nprobe, rerank) = len(queries), depth
+        ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+        nprobe, raw = min(nprobe, lists.codec.nlist), self._raw.of(rows)
+        codec_at, lists_at, raw_at = lists.prepared.at, lists.described.at, raw.at
+        queries, allowed = _plain(queries), _plain(allowed)
+        if n < 2 * FEWEST_QUERIES:
+            kernels.search(
+                codec_at, lists_at, raw_at, queries, nprobe, rerank, allowed, ids, distances
+            )
+            return SearchResult(ids, distances)
+
+        def work(part: slice) -> None:
+            kernels.search(
+                codec_at,
+                lists_at,
+                raw_at,
+                queries[part],
+                nprobe,
+                rerank,
+                allowed,
+                ids[part],
+                distances[part],
+            )
+
+        run(work, parts(n, _most_queries(max(rerank, nprobe)), self._threads), self._threads)
+        return SearchResult(ids, distances)
+
+    def distances(self, rows: Rows, queries: F32, row_ids: I64) -> F32:
+        """Return exact distances f32[q, r] to ``row_ids`` i64[q, r]; +inf for id -1."""
+        out = np.empty(row_ids.shape, np.float32)
+        queries, ids = np.ascontiguousarray(queries), np.ascontiguousarray(row_ids)
+        n, r = ids.shape
+        raw = self._raw.of(rows)
+        kernels.exact_distances(raw.at, address(queries), n, address(ids), r, address(out))
+        return out
+
+
+def _plain(array: Array) -> Array:
+    """Return an array that kernels are compiled for: contiguous, and not read-only."""
+    if array.flags.c_contiguous and array.flags.writeable:
+        return array
+    return array.copy()
+
+
+def _most_queries(candidates: int) -> int:
+    return max(1, min(MOST_QUERIES, MOST_CANDIDATES // candidates))
+
+
+def _own(lists: Lists) -> BlockLists:
+    if not isinstance(lists, BlockLists):
+        raise BackendError("these lists belong to another backend")
+    return lists
