@@ -92,15 +92,17 @@ class NumpyBackend:
 
 
 def open_backend(name: str = "auto") -> Backend:
-    """Return the backend called ``name``; ``auto`` takes the best one here. Raise BackendError."""
-    if name == "numpy":
+    """Return the backend called ``name``: numpy, cpu or auto. Raise BackendError.
+
+    ``auto`` is numpy: the cpu kernels compile at their first call, which takes tens of seconds, and
+    the server does not compile them yet before it says that it is ready.
+    """
+    if name in {"auto", "numpy"}:
         return NumpyBackend()
-    if name not in {"auto", "cpu"}:
+    if name != "cpu":
         raise BackendError(f"there is no backend called {name!r}; use auto, cpu or numpy")
     try:
         from .cpu_backend import CpuBackend  # noqa: PLC0415 (compilers take a second to load)
     except ImportError as error:
-        if name == "cpu":
-            raise BackendError("the cpu backend needs numba") from error
-        return NumpyBackend()
+        raise BackendError("the cpu backend needs numba") from error
     return CpuBackend()
