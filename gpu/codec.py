@@ -117,7 +117,9 @@ def placed(metric: Metric, vectors: F32, centre: F32, scale: float) -> F32:
     with np.errstate(over="ignore", invalid="ignore"):
         if metric == "cosine":
             vectors = vectors / lengths(vectors)[:, None]
-        return ((vectors - centre) * np.float32(scale)).astype(np.float32)
+        rows: F32 = np.subtract(vectors, centre, dtype=np.float32)
+        rows *= np.float32(scale)
+    return rows
 
 
 def lengths(vectors: F32) -> F32:

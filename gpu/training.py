@@ -40,8 +40,12 @@ TRIAL_ROWS = 1 << 13
 ROTATION_PAYS = 0.005
 #: Residuals below this share of the row itself are rounding, not spread.
 ROUNDING = 1e-5
-#: Rows encoded between two looks at the stop event.
-BLOCK_COMPONENTS = 1 << 24
+#: Components encoded between two looks at the stop event.
+ENCODED_COMPONENTS = 1 << 24
+#: Rows per dimension whose covariance decides the rotation.
+PCA_ROWS = 32
+#: Components of the rows that one pass over the sample works on at a time.
+BLOCK_COMPONENTS = 1 << 22
 
 
 def _silent(phase: str, done: int, total: int) -> None:
@@ -58,17 +62,21 @@ def train(
     """Learn a codec from a sample of ``state``'s live rows and encode them all.
 
     ``progress(phase, done, total)`` is called often; phases are sample, lists, codebooks, encode
-    and calibrate. ``memory_bytes`` bounds the sample, so that its copies and the blocks of work
-    take about that much; the lists that are made come on top.
+    and calibrate. ``memory_bytes`` bounds the sample with its copies; blocks of work take up to 200
+    MiB whatever it is, and the lists that are made come on top.
     Raise BadInput without rows, TrainingStopped once ``stop`` is set.
     """
     steps = _Steps(progress, stop)
     rng = np.random.default_rng(state.params.seed)
     steps.at("sample", 0, 1)
     sample = draw_sample(state, rng, memory_bytes)
-    codec = _Fit(state.params, state.backend, sample, rng, steps).codec()
+    held_out, queries = sample.held_out, sample.queries
+    fit = _Fit(state.params, state.backend, sample, rng, steps)
+    del sample  # the fit has its rows, placed
+    codec = fit.codec()
+    del fit
     trained = _encode_all(state, codec, steps)
-    plan = calibrate(state, trained, sample.held_out, sample.queries, steps.of("calibrate"))
+    plan = calibrate(state, trained, held_out, queries, steps.of("calibrate"))
     return replace(trained, plan=plan, drift=trained.drift.settled(trained.lists.lengths))
 
 
@@ -142,8 +150,10 @@ class _Fit:
         return np.float32(np.median(lengths(self._rows)))
 
     def _typical_residuals(self, centroids: F32, sigma: F32, list_ids: I32) -> F32:
-        """Residuals in units of sigma, f32[n, d], without the few that would be set aside."""
-        residuals = (self._rows - centroids[list_ids]) / sigma[list_ids, None]
+        """Residuals in units of sigma, f32[r, d], without the few that would be set aside."""
+        some = slice(max(ROWS_PER_CODEWORD << self._params.code_bits, self._params.dim * PCA_ROWS))
+        residuals = self._rows[some] - centroids[list_ids[some]]
+        residuals /= sigma[list_ids[some], None]
         squares = np.einsum("nd,nd->n", residuals, residuals)
         typical: Bool = squares <= LARGEST_RESIDUAL**2 * self._params.dim
         return residuals[typical]
@@ -259,7 +269,7 @@ def bias_frame(biases: F32, list_ids: I32, codec: Codec) -> tuple[F32, F32]:
 
 def _encode_all(state: IndexState, codec: Codec, steps: _Steps) -> Trained:
     trained = Trained.empty(codec, state.backend, state.live_rows)
-    step = max(1, BLOCK_COMPONENTS // state.params.dim)
+    step = max(1, ENCODED_COMPONENTS // state.params.dim)
     while trained.encoded_rows < state.n_rows:
         steps.at("encode", trained.encoded_rows, state.n_rows)
         stop = min(trained.encoded_rows + step, state.n_rows)
