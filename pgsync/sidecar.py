@@ -3,7 +3,11 @@
 ``run`` asks the server every two seconds which indexes there are, starts a worker for each one
 with a slot and a publication, and retires the workers of indexes that are gone.
 
-Invariant: an index attached to a database of another name is left alone: it has its own sidecar.
+Invariants:
+
+- An index attached to a database of another name is left alone: it has its own sidecar.
+- A slot is dropped only when the server says that it has no index of that name, never because a
+  list lacks it: a server lists what it has loaded so far.
 """
 
 from __future__ import annotations
@@ -99,7 +103,7 @@ class _Sidecar:
         self._tell_foreign(listed)
         wanted = {index.name: index for index in listed if self._is_ours(index)}
         for name, worker in list(self._workers.items()):
-            if name not in wanted or not _same_feed(worker.index, wanted[name]):
+            if self._is_over(worker.index, wanted.get(name)):
                 worker.retire()
             if not worker.alive:
                 # Also a retired one whose index was attached anew since: it needs a new worker.
@@ -117,6 +121,18 @@ class _Sidecar:
             if not worker.join(max(0.0, deadline - time.monotonic())):
                 self._emit("worker_stuck", {"index": name})
         self._sink.close()
+
+    def _is_over(self, index: IndexDescription, listed: IndexDescription | None) -> bool:
+        """Tell whether an index is gone or another one; its slot is of no use then.
+
+        A server that is loading lists what it has so far: only its word that it has no such index
+        counts, for a dropped slot costs a copy of the table.
+        """
+        try:
+            found = listed or self._sink.describe(index.name)
+        except SinkError:
+            return False
+        return found is None or not _same_feed(index, found)
 
     def _is_ours(self, index: IndexDescription) -> bool:
         only = self._config.only

@@ -148,7 +148,7 @@ class IndexWorker:
         ):
             index = sink.describe(self._name)
             if index is None:
-                return self._stop.set()  # Dropped meanwhile; the main loop retires the worker.
+                return self.retire()
             table = self._current_table(conn, index.table)
             check_publication(conn, self._publication, table)
             watch = SourceWatch(conn, table, self._publication, self._slot)

@@ -143,7 +143,7 @@ class Receiver:
     """The HTTP server. ``faults`` holds what happens to the next change calls, first in first out.
 
     A fault is a status to answer without taking the batch, or ``"lose answer"``: the batch is
-    taken and the connection cut.
+    taken and the connection cut. While ``loading`` it lists nothing yet and describes no index.
     """
 
     def __init__(self) -> None:
@@ -151,6 +151,7 @@ class Receiver:
         self.faults: list[int | str] = []
         self.problem_type = "urn:vecmirror:problem:not-ready"
         self.answer_delay_s = 0.0
+        self.loading = False
         self.lock = threading.Lock()
         self.requests: list[tuple[str, str | None]] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -195,8 +196,10 @@ class Receiver:
         with self.lock:
             self.requests.append((request.path, request.headers.get("authorization")))
             if len(parts) == 2:
-                listed = [index.describe() for index in self.indexes.values()]
-                _answer(request, 200, {"indexes": listed})
+                known = [] if self.loading else self.indexes.values()
+                _answer(request, 200, {"indexes": [index.describe() for index in known]})
+            elif self.loading:
+                _answer(request, 503, {"type": "urn:vecmirror:problem:not-ready"})
             elif parts[2] in self.indexes:
                 _answer(request, 200, self.indexes[parts[2]].describe())
             else:

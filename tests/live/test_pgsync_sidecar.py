@@ -351,6 +351,23 @@ def test_the_slot_of_a_dropped_index_is_dropped(stage: Stage) -> None:
     wait_until(lambda: bool(sidecar.told("slot_dropped")), "the word of it")
 
 
+def test_a_server_that_is_loading_costs_no_slot(stage: Stage) -> None:
+    stage.attach()
+    sidecar = stage.start()
+    stage.expect_equal(copies=1)
+    receiver = stage.receiver
+    with receiver.lock:
+        receiver.loading = True
+        receiver.requests.clear()
+    asked = ("/v1/indexes/t", None)
+    wait_until(lambda: receiver.requests.count(asked) >= 3, "the sidecar to ask for the index")
+    with receiver.lock:
+        receiver.loading = False
+    stage.execute("INSERT INTO t SELECT 1000, v, city FROM t LIMIT 1")
+    stage.expect_equal(copies=1)
+    assert not sidecar.told("slot_dropped")
+
+
 def test_an_index_of_another_database_is_left_alone(stage: Stage) -> None:
     index = stage.attach()
     index.database = "somewhere_else"
