@@ -12,6 +12,7 @@ from .rewriting import rewritten
 from .state import IndexState
 from .trained import Trained
 from .training import train
+from .warmup import warm_up
 
 __all__ = [
     "Backend",
@@ -33,4 +34,5 @@ __all__ = [
     "open_backend",
     "rewritten",
     "train",
+    "warm_up",
 ]

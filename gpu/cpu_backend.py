@@ -53,6 +53,7 @@ class CpuBackend(NumpyBackend):
             address(queries),
             len(queries),
             nprobe,
+            nprobe,
             address(numbers),
             address(constants),
         )

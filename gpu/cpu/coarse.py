@@ -31,7 +31,7 @@ from .layout import (
 )
 from .rerank import dots_float, squares_float
 from .scan_avx512 import dot_bytes
-from .selection import keep_below, shrink, sort, threshold
+from .selection import keep_below, shrink, sort_first, threshold
 from .simd import (
     F32,
     I32,
@@ -301,7 +301,7 @@ def _candidates(codec: int, scores: int, wanted: int, found: int, numbers: int) 
     n = 0
     if wanted < lists:
         n16 = peek_i64(codec + 8 * PADDED_LISTS) >> 4
-        limit, _ = threshold(scores, 16 * n16, wanted, wanted)
+        limit = threshold(scores, 16 * n16, wanted, wanted)
         n = keep_below(scores, 0, n16, limit, found, numbers)
         n, _ = shrink(found, numbers, n, wanted, wanted >> 3)
     if n < wanted:  # All are wanted, or scores overflowed.
@@ -312,8 +312,13 @@ def _candidates(codec: int, scores: int, wanted: int, found: int, numbers: int) 
 
 
 @compiled
-def choose(codec: int, queries: int, n: int, nprobe: int, numbers: int, constants: int) -> None:
-    """Write the lists i32[n, p] nearest to f32[n, D] and their constants B f32[n, p], p <= L."""
+def choose(
+    codec: int, queries: int, n: int, nprobe: int, ordered: int, numbers: int, constants: int
+) -> None:
+    """Write the lists i32[n, p] nearest to f32[n, D] and their constants B f32[n, p], p <= L.
+
+    The first ``ordered`` of them are in order.
+    """
     dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
     centroids, is_ip = peek_i64(codec + 8 * CENTROIDS_AT), peek_i64(codec + 8 * METRIC) == 2
     width = padded(dim)
@@ -321,7 +326,7 @@ def choose(codec: int, queries: int, n: int, nprobe: int, numbers: int, constant
     best, chosen = np.empty(lists + 32, np.float32), np.empty(lists + 32, np.int32)
     query = np.zeros(width, np.float32)
     values, ids = best.ctypes.data, chosen.ctypes.data
-    wanted = nprobe + (nprobe >> 2) + 8
+    wanted = nprobe + (nprobe >> 3) + 4
     for first in range(0, n, TOGETHER):
         size = min(TOGETHER, n - first)
         if wanted < peek_i64(codec + 8 * NLIST):
@@ -340,7 +345,7 @@ def choose(codec: int, queries: int, n: int, nprobe: int, numbers: int, constant
                     best[t] = square * np.float32(0.5)
             if found > nprobe:
                 found, _ = shrink(values, ids, found, nprobe, 0)
-            sort(values, ids, found)
+            sort_first(values, ids, found, ordered)
             for t in range(nprobe):
                 poke_i32(numbers + 4 * (nprobe * i + t), peek_i32(ids + 4 * t))
                 poke_f32(constants + 4 * (nprobe * i + t), peek_f32(values + 4 * t))

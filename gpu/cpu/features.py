@@ -15,12 +15,13 @@ from numba.core.codegen import get_host_cpu_features
 
 from gpu.errors import BackendError
 
-Flavour = Literal["avx512", "avx2", "portable"]
+Flavour = Literal["avx512", "avx2", "neon", "portable"]
 
 #: Names as LLVM writes them.
 NEEDED: dict[Flavour, frozenset[str]] = {
     "avx512": frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512vnni"}),
     "avx2": frozenset({"avx2", "fma", "f16c"}),
+    "neon": frozenset({"neon"}),
     "portable": frozenset(),
 }
 #: Asks for a flavour by name; it must be one that the machine can run.

@@ -71,13 +71,17 @@ def compiled(function: Function) -> Function:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(CACHE_FOLDER or before)
     try:
-        wrap: Any = numba.njit(
-            nogil=True, cache=CACHE_FOLDER is not None, boundscheck=False, error_model="numpy"
-        )
-        kernel: Function = wrap(function)
-        return kernel
+        return _wrapped(function, cache=CACHE_FOLDER is not None)
+    except RuntimeError:  # The source is in no file that numba could watch.
+        return _wrapped(function, cache=False)
     finally:
         config.CACHE_DIR = before
+
+
+def _wrapped(function: Function, cache: bool) -> Function:
+    wrap: Any = numba.njit(nogil=True, cache=cache, boundscheck=False, error_model="numpy")
+    kernel: Function = wrap(function)
+    return kernel
 
 
 def emitted(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -124,7 +124,7 @@ class _Rounded:
         true = codec.constants(queries)
         rough = self._scores(codec, queries)
         wanted = min(TRIED_LISTS, codec.nlist // 4)
-        kept = wanted + (wanted >> 2) + 8
+        kept = wanted + (wanted >> 3) + 4
         limit = np.partition(rough, kept - 1, axis=1)[:, kept - 1 : kept]
         best = np.argpartition(true, wanted - 1, axis=1)[:, :wanted]
         missed = np.take_along_axis(rough, best, axis=1) > limit

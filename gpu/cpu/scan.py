@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .allowed import keep_allowed
 from .factors import widen_halves
 from .features import FLAVOUR
 from .jit import Float, compiled
@@ -32,22 +33,24 @@ from .layout import (
     M,
     code_byte,
 )
-from .scan_avx2 import scan_shuffling
 from .scan_avx512 import scan_wide
+from .scan_shuffle import scan_shuffling
 from .selection import shrink
 from .simd import (
     hold,
     peek_f32,
-    peek_i32,
     peek_i64,
     peek_u8,
     poke_f32,
     poke_i32,
     poke_i64,
+    prefetch,
 )
 
 #: Blocks between two looks at the buffer.
 SEGMENT = 4
+#: Bytes of the next list asked for ahead; the machine goes on by itself.
+FETCH = 2048
 #: Room behind the soft limit: a segment, what vector stores overwrite, and padding.
 SLACK = SEGMENT * BLOCK + 64
 
@@ -88,7 +91,7 @@ def _no_bytes(
 # found are overwritten. Only what the machine can run may ever be compiled.
 if FLAVOUR == "avx512":
     scan_bytes = scan_wide
-elif FLAVOUR == "avx2":
+elif FLAVOUR in {"avx2", "neon"}:
     scan_bytes = scan_shuffling
 else:
     scan_bytes = _no_bytes
@@ -153,27 +156,19 @@ def _scan_floats(
 
 
 @compiled
-def _keep_allowed(
-    ids: int, length: int, allowed: int, scores: int, places: int, start: int, stop: int
-) -> int:
-    """Turn places [start, stop) of a buffer into row ids; drop rows not allowed or not there."""
-    kept = start
-    for i in range(start, stop):
-        place = peek_i32(places + 4 * i)
-        if place < length:
-            row_id = peek_i32(ids + 4 * place)
-            if (peek_u8(allowed + (row_id >> 3)) >> (row_id & 7)) & 1:
-                poke_f32(scores + 4 * kept, peek_f32(scores + 4 * i))
-                poke_i32(places + 4 * kept, row_id)
-                kept += 1
-    return kept
-
-
-@compiled
 def list_blocks(lists: int, number: int) -> int:
     """Return the number of blocks of a list."""
     length = peek_i64(peek_i64(lists + 8 * LENGTHS_AT) + 8 * number)
     return (length + BLOCK - 1) // BLOCK
+
+
+@compiled
+def fetch_list(codec: int, lists: int, number: int) -> None:
+    """Ask for the first blocks of a list that comes next."""
+    blocks = peek_i64(peek_i64(lists + 8 * BLOCKS_AT) + 8 * number)
+    size = list_blocks(lists, number) * peek_i64(codec + 8 * BLOCK_BYTES)
+    for line in range(0, min(size, FETCH), 64):
+        prefetch(blocks + line)
 
 
 @compiled
@@ -232,7 +227,7 @@ def scan_list(
                 found,
             )
         if found > before:
-            found = _keep_allowed(ids, length, allowed, scores, found_ids, before, found)
+            found = keep_allowed(ids, length, allowed, scores, found_ids, before, found)
             if found > soft:
                 found, lower = shrink(scores, found_ids, found, keep, keep >> 3)
                 limit = min(limit, lower)

@@ -27,6 +27,7 @@ from .scan import (
     SMALLEST,
     STEP,
     TABLE,
+    fetch_list,
     list_blocks,
     scan_list,
     soft_limit,
@@ -44,24 +45,22 @@ TILE = 32
 
 @compiled
 def _prepare(codec: int, queries: int, n: int, records: int, room: int, tables: int) -> int:
-    """Write each query's byte table; return how many queries that is too coarse for."""
-    dim, m = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * M)
-    coarsest = peek_f32(peek_i64(codec + 8 * LIMITS_AT) + 4 * LARGEST_STEP)
-    coarse = 0
+    """Write each query's byte table; return for how many that is too coarse."""
+    dim, groups = peek_i64(codec + 8 * DIM), (peek_i64(codec + 8 * M) + 3) >> 2
+    largest_step = peek_f32(peek_i64(codec + 8 * LIMITS_AT) + 4 * LARGEST_STEP)
+    n_precise = 0
     for i in range(n):
-        record = records + RECORD_BYTES * i
-        table = tables + 64 * ((m + 3) >> 2) * i
-        widest = float_tables(codec, queries + 4 * dim * i, room)
-        if widest > np.float32(255) * coarsest:
-            poke_i64(record + 8 * PRECISE, 1)
-            coarse += 1
-            continue
-        smallest, step = byte_tables(room, m, widest, table)
-        poke_i64(record + 8 * PRECISE, 0)
+        record, table = records + RECORD_BYTES * i, tables + 64 * groups * i
+        precise = True
+        if largest_step > 0:
+            smallest, step = byte_tables(codec, queries + 4 * dim * i, room, table)
+            poke_f32(record + 4 * SMALLEST, smallest)
+            poke_f32(record + 4 * STEP, step)
+            precise = step > largest_step
         poke_i64(record + 8 * TABLE, table)
-        poke_f32(record + 4 * SMALLEST, smallest)
-        poke_f32(record + 4 * STEP, step)
-    return coarse
+        poke_i64(record + 8 * PRECISE, 1 if precise else 0)
+        n_precise += 1 if precise else 0
+    return n_precise
 
 
 @compiled
@@ -94,6 +93,8 @@ def _one_by_one(
         for t in range(p * i, p * i + p):
             number = peek_i32(probes + 4 * t)
             base = peek_f32(constants + 4 * t) + peek_f32(means + 4 * number)
+            if t + 1 < p * i + p:
+                fetch_list(codec, lists, peek_i32(probes + 4 * (t + 1)))
             blocks = list_blocks(lists, number)
             scan_list(codec, lists, number, record, base, allowed, keep, 0, blocks)
 
@@ -252,7 +253,7 @@ def search(
     far = np.empty(n, np.uint8)
     place(codec, queries.ctypes.data, n, asked, far.ctypes.data)
     _open_records(at, n, found_scores.ctypes.data, found_ids.ctypes.data, room)
-    choose(codec, asked, n, nprobe, probes_at, constants_at)
+    choose(codec, asked, n, nprobe, FIRST_LISTS, probes_at, constants_at)
     for i in range(n):
         if far[i]:
             poke_f32(at + RECORD_BYTES * i + 4 * LIMIT, np.float32(-BIG))

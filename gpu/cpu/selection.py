@@ -42,6 +42,8 @@ from .simd import (
 
 #: More than every score, and finite so that interpolation can work with it.
 BIG = 3e38
+#: Up to here repeated search for the smallest beats sorting.
+FEW_TO_SORT = 4
 #: Steps of the search for a threshold; bisection alone separates float32 values in that many.
 STEPS = 48
 
@@ -162,10 +164,10 @@ def pad(scores: int, n: int) -> None:
 
 
 @compiled
-def threshold(scores: int, n: int, keep: int, slack: int) -> tuple[Float, Float]:
-    """Return (t, s): keep..keep + slack of n padded scores are below t, fewer than keep below s.
+def threshold(scores: int, n: int, keep: int, slack: int) -> Float:
+    """Return a value below which keep..keep + slack of n padded scores are.
 
-    Where equal scores forbid that, more are below t, and what lies in [s, t) is as good as equal.
+    Where equal or nearly equal scores forbid that, more are below it.
     """
     n16 = (n + 15) >> 4
     low, high = bounds(scores, n16)
@@ -188,34 +190,7 @@ def threshold(scores: int, n: int, keep: int, slack: int) -> tuple[Float, Float]
             high, below_high = middle, below
         else:
             low, below_low = middle, below
-    return high, low
-
-
-@compiled
-def shrink(scores: int, ids: int, n: int, keep: int, slack: int) -> tuple[int, Float]:
-    """Keep the best keep..keep + slack of n scores with their ids; return how many, and a limit.
-
-    Scores from the limit on are not among the best ``keep``.
-    """
-    if n <= keep:
-        return n, np.float32(BIG)
-    pad(scores, n)
-    limit, surely = threshold(scores, n, keep, slack)
-    m = keep_below(scores, ids, (n + 15) >> 4, limit, scores, ids)
-    if m <= keep + slack:
-        return m, limit
-    # Equal scores: those that surely belong come first, then as many others as there is room for.
-    front = 0
-    for i in range(m):
-        x = peek_f32(scores + 4 * i)
-        if x < surely:
-            name = peek_i32(ids + 4 * i)
-            poke_f32(scores + 4 * i, peek_f32(scores + 4 * front))
-            poke_i32(ids + 4 * i, peek_i32(ids + 4 * front))
-            poke_f32(scores + 4 * front, x)
-            poke_i32(ids + 4 * front, name)
-            front += 1
-    return keep, limit
+    return high
 
 
 @compiled
@@ -254,3 +229,35 @@ def sort(scores: int, ids: int, n: int) -> None:
                 break
             _swap(scores, ids, parent, child)
             parent = child
+
+
+@compiled
+def shrink(scores: int, ids: int, n: int, keep: int, slack: int) -> tuple[int, Float]:
+    """Keep the best keep..keep + slack of n scores with their ids; return how many, and a limit.
+
+    Scores from the limit on are not among the best ``keep``.
+    """
+    if n <= keep:
+        return n, np.float32(BIG)
+    pad(scores, n)
+    limit = threshold(scores, n, keep, slack)
+    m = keep_below(scores, ids, (n + 15) >> 4, limit, scores, ids)
+    if m <= keep + slack:
+        return m, limit
+    # Equal scores, or nearly so: sort, and let no more equal ones in.
+    sort(scores, ids, m)
+    return keep, peek_f32(scores + 4 * (keep - 1))
+
+
+@compiled
+def sort_first(scores: int, ids: int, n: int, first: int) -> None:
+    """Bring the ``first`` smallest of n scores to the front in order, equal scores by id."""
+    if first > FEW_TO_SORT:
+        sort(scores, ids, n)
+        return
+    for i in range(min(first, n)):
+        best = i
+        for j in range(i + 1, n):
+            if _before(scores, ids, j, best):
+                best = j
+        _swap(scores, ids, i, best)

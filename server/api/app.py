@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
+from gpu import warm_up
 from server.catalog import CatalogLike
 from server.problems import (
     KINDS,
@@ -88,6 +89,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _load(context: Context) -> None:
     started_s = perf_counter()
     try:
+        warm_up()
         context.catalog.load()
     except Exception:
         log.exception("the catalog could not be loaded")

@@ -1,4 +1,4 @@
-"""The scan in AVX2: byte shuffles look 32 codes up at once."""
+"""The scan with byte shuffles, which look up 16 codes (NEON) or 32 (AVX2) at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numba import types
 from numba.core import cgutils
 
 from .factors import scores_of
+from .features import FLAVOUR, Flavour
 from .jit import Float, compiled, emitted
 from .layout import BLOCK, FACTOR_BYTES
 from .simd import (
@@ -38,13 +39,23 @@ from .simd import (
 BYTES_IN_16_BITS = 256
 
 
-def _shuffle_sums(b: Any, block: Any, padded: Any, table: Any) -> list[Any]:
-    """Return the table sums of 64 rows with byte shuffles (AVX2).
+def _looked_up(b: Any, row: Any, places: Any, flavour: Flavour) -> Any:
+    """Return the bytes of a table row u8[16] at 32 places."""
+    if flavour == "neon":
+        lookup = function(b, "llvm.aarch64.neon.tbl1.v16i8", V16B, [V16B, V16B])
+        lower = b.call(lookup, [row, shuffled(b, places, places, list(range(16)))])
+        upper = b.call(lookup, [row, shuffled(b, places, places, list(range(16, 32)))])
+        return shuffled(b, lower, upper, list(range(32)))
+    lookup = function(b, "llvm.x86.avx2.pshuf.b", V32B, [V32B, V32B])
+    return b.call(lookup, [shuffled(b, row, row, [*range(16), *range(16)]), places])
 
-    A shuffle looks up 32 rows. Pairs of bytes are added as 16-bit numbers; what the odd bytes put
+
+def shuffle_sums(b: Any, block: Any, padded: Any, table: Any, flavour: Flavour) -> list[Any]:
+    """Return the table sums of 64 rows.
+
+    Pairs of bytes are added as 16-bit numbers; what the odd bytes put
     on top of the even ones is taken off afterwards.
     """
-    shuffle = function(b, "llvm.x86.avx2.pshuf.b", V32B, [V32B, V32B])
     zero, totals = splat(V16S, 0), [accumulator(b, V16I) for _ in range(4)]
     pieces = b.udiv(b.add(padded, number(BYTES_IN_16_BITS - 1)), number(BYTES_IN_16_BITS))
     both, odd = ([cgutils.alloca_once(b, V16S) for _ in range(2)] for _ in range(2))
@@ -58,13 +69,11 @@ def _shuffle_sums(b: Any, block: Any, padded: Any, table: Any) -> list[Any]:
         with cgutils.for_range(b, size) as loop:
             j = b.add(start, loop.index)
             row = load(b, moved(b, table, j, 16), V16B)
-            entries = shuffled(b, row, row, [*range(16), *range(16)])
             pairs = load(b, moved(b, block, j, 32), V32B)
             upper = b.bitcast(b.lshr(b.bitcast(pairs, V16S), splat(V16S, 4)), V32B)
             for part, nibbles in enumerate((pairs, upper)):
-                found = b.bitcast(
-                    b.call(shuffle, [entries, b.and_(nibbles, splat(V32B, 15))]), V16S
-                )
+                places = b.and_(nibbles, splat(V32B, 15))
+                found = b.bitcast(_looked_up(b, row, places, flavour), V16S)
                 b.store(b.add(b.load(both[part]), found), both[part])
                 high = b.lshr(found, splat(V16S, 8))
                 b.store(b.add(b.load(odd[part]), high), odd[part])
@@ -91,7 +100,7 @@ def _score_block(
     below: Any,
     out: Any,
 ) -> Any:
-    """Write the scores of 64 rows without the base; return which are below, as bits (AVX2)."""
+    """Write the scores of 64 rows without the base; return which are below, as bits."""
 
     def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
         block, padded, table, slope, offset, unit, below, out = args
@@ -100,7 +109,7 @@ def _score_block(
             "offset": broadcast(b, offset, V16F),
             "unit": broadcast(b, unit, V16F),
         }
-        sums = _shuffle_sums(b, block, padded, table)
+        sums = shuffle_sums(b, block, padded, table, FLAVOUR)
         values = scores_of(b, sums, moved(b, block, padded, 32), of_query)
         bits = number(0)
         for part, value in enumerate(values):
