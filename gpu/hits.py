@@ -20,6 +20,13 @@ class SearchResult:
     ids: I64
     distances: F32
 
+    @property
+    def full(self) -> bool:
+        """Whether every query has k hits."""
+        if len(self.ids) == 1:
+            return bool(self.ids[0, -1] >= 0)
+        return bool(np.all(self.ids[:, -1] >= 0))
+
 
 def no_hits(n_queries: int, k: int) -> SearchResult:
     """Return a result without any hit."""

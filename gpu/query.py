@@ -102,31 +102,29 @@ class _Approach:
 
     def search(self, query: Query) -> SearchResult:
         """Return the nearest of both kinds of rows."""
-        state = self.state
-        found = [] if self.trained is None else [self._from_lists(self.trained, query)]
-        for where in (self.tail, self._aside):
-            if len(where) or not found:
-                rows, vectors = state.rows, query.vectors
-                found.append(state.backend.exact(rows, vectors, query.k, where, query.allowed))
-        hits = found[0]
-        for more in found[1:]:
-            hits = merge(hits, more, query.k)
+        if self.trained is None:
+            return self._exact(query, self.tail)
+        hits = self._from_lists(self.trained, query)
+        for where in (self.tail, self.trained.aside):
+            if len(where):
+                hits = merge(hits, self._exact(query, where), query.k)
         return hits
 
-    @property
-    def _aside(self) -> I64:
-        return np.empty(0, np.int64) if self.trained is None else self.trained.aside
+    def _exact(self, query: Query, where: range | I64) -> SearchResult:
+        state = self.state
+        return state.backend.exact(state.rows, query.vectors, query.k, where, query.allowed)
 
     def _from_lists(self, trained: Trained, query: Query) -> SearchResult:
         """Scan and re-rank; queries with fewer than k candidates probe twice as many lists."""
         backend, codec, rows = self.state.backend, trained.codec, self.state.rows
         depth = Depth(query.k, self.nprobe, self.rerank)
         result = backend.search_lists(trained.lists, rows, query.vectors, depth, query.allowed)
+        if result.full:
+            return result
         open_ = np.flatnonzero(result.ids[:, -1] < 0)
-        if len(open_):
-            near = codec.in_range(codec.place_queries(query.vectors[open_]))
-            self._exactly(query, open_[~near], result)
-            open_ = open_[near]
+        near = codec.in_range(codec.place_queries(query.vectors[open_]))
+        self._exactly(query, open_[~near], result)
+        open_ = open_[near]
         while len(open_) and depth.nprobe < codec.nlist:
             depth = depth._replace(nprobe=2 * depth.nprobe)
             vectors = query.vectors[open_]
@@ -168,7 +166,7 @@ def _with_undefined(state: IndexState, query: Query, hits: SearchResult) -> Sear
 
     These are zero rows, and every row when the query is zero.
     """
-    if state.params.metric != "cosine":
+    if state.params.metric != "cosine" or (hits.full and not np.isnan(hits.distances[:, 0]).any()):
         return hits
     is_zero: Bool = np.all(query.vectors == 0, axis=1)
     short: Bool = hits.ids[:, -1] < 0
