@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -46,9 +46,10 @@ class Query:
 
     def __post_init__(self) -> None:
         """Raise BadInput for a number out of range."""
-        _at_least_one("k", self.k)
-        _at_least_one("nprobe", self.nprobe)
-        _at_least_one("rerank", self.rerank)
+        for name in ("k", "nprobe", "rerank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} must be at least 1, not {value}")
         if self.recall_target is not None and not 0 < self.recall_target <= 1:
             raise BadInput("recall_target must be above 0 and at most 1")
 
@@ -70,8 +71,7 @@ def search(state: IndexState, query: Query) -> SearchResult:
     return _with_undefined(state, query, SearchResult(ids, distances))
 
 
-@dataclass(frozen=True, slots=True)
-class _Approach:
+class _Approach(NamedTuple):
     """Where a query looks: rows searched exactly, and for the rest lists (or None) at a depth.
 
     ``tail`` are rows searched exactly: a range under the bitmap, or the ids of a filter's matches.
@@ -191,8 +191,3 @@ def _fill(hits: SearchResult, i: int, first: int, row_ids: I64) -> None:
 
 def _allowed_only(allowed: U8, row_ids: I64) -> I64:
     return row_ids[bits_at(allowed, row_ids)]
-
-
-def _at_least_one(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise BadInput(f"{name} must be at least 1, not {value}")

@@ -182,7 +182,7 @@ class IndexState:
         array = np.ascontiguousarray(queries, dtype=np.float32)
         if array.ndim != 2 or array.shape[1] != self.params.dim:
             raise BadInput(f"queries must be [q, {self.params.dim}], not {list(array.shape)}")
-        if not np.isfinite(array).all():
+        if not np.logical_and.reduce(np.isfinite(array), axis=None):
             raise BadInput("a query component is not finite")
         return array
 

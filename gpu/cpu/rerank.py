@@ -241,8 +241,8 @@ def distance(rows: int, row_id: int, room: int, query_square: Float) -> Float:
 @compiled
 def square_of(query: int, dim: int) -> Float:
     """Return |q|^2 of f32[d] in float64."""
-    total = 0.0
-    for i in range(dim):
+    _, _, total = _sums_float(query, query, dim >> 4)
+    for i in range(dim & -16, dim):
         total += np.float64(peek_f32(query + 4 * i)) ** 2
     return total
 

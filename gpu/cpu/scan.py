@@ -48,7 +48,7 @@ from .simd import (
 )
 
 #: Blocks between two looks at the buffer.
-SEGMENT = 4
+SEGMENT = 8
 #: Bytes of the next list asked for ahead; the machine goes on by itself.
 FETCH = 2048
 #: Room behind the soft limit: a segment, what vector stores overwrite, and padding.
