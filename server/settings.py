@@ -42,6 +42,8 @@ from .sections import (
 
 PREFIX = "VECMIRROR_"
 CONFIG_VARIABLE = "VECMIRROR_CONFIG"
+#: Variables that are no settings: the engine reads its own when it is loaded.
+_READ_ELSEWHERE = {CONFIG_VARIABLE, "VECMIRROR_CPU_KERNELS", "VECMIRROR_CPU_THREADS"}
 CONFIG_PATHS = (Path("vecmirror.toml"), Path("/etc/vecmirror/vecmirror.toml"))
 MASK = "********"
 
@@ -178,7 +180,9 @@ def _refuse_unknown_variables() -> None:
     """Raise for a variable with our prefix that no section has; sections check their own keys."""
     for name in os.environ:
         upper = name.upper()
-        if not upper.startswith(PREFIX) or upper == CONFIG_VARIABLE or _KUBERNETES.fullmatch(upper):
+        if not upper.startswith(PREFIX) or upper in _READ_ELSEWHERE:
+            continue
+        if _KUBERNETES.fullmatch(upper):
             continue
         section, separator, _ = upper.removeprefix(PREFIX).partition("__")
         if not separator or section.lower() not in Settings.model_fields:

@@ -11,7 +11,7 @@ from functools import cache
 #: Smaller parts visit each list for too few queries.
 FEWEST_QUERIES = 64
 #: Number of threads; the cores that this process may use by default.
-SETTING = "VECMIRROR_THREADS"
+SETTING = "VECMIRROR_CPU_THREADS"
 
 
 def thread_count() -> int:

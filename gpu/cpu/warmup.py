@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from gpu.backend import Depth
@@ -15,8 +17,12 @@ from gpu.rows import Rows
 DIM, LISTS, ROWS = 8, 4, 8
 
 
+@cache
 def run_kernels() -> None:
-    """Run each kernel once on a few rows: that compiles it, or loads it from the cache."""
+    """Run each kernel once on a few rows: that compiles it, or loads it from the cache.
+
+    Once in a process: later calls do nothing.
+    """
     backend, codec = CpuBackend(threads=1), _codec()
     rows = Rows(IndexParams(dim=DIM, metric="l2"))
     rows.append(np.eye(ROWS, DIM, dtype=np.float32))

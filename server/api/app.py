@@ -89,13 +89,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _load(context: Context) -> None:
     started_s = perf_counter()
     try:
-        warm_up()
         context.catalog.load()
     except Exception:
         log.exception("the catalog could not be loaded")
         context.load_failed = True
         return
     log.info("catalog loaded", took_s=round(perf_counter() - started_s, 3))
+    took_s = warm_up()
+    context.warm = True
+    log.info("search kernels ready", took_s=round(took_s, 3))
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:

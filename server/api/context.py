@@ -45,7 +45,7 @@ class Context:
             max_queued=server.max_queued_searches,
             on_batch=self.metrics.batch_queries.observe,
         )
-        self.load_failed = False
+        self.load_failed, self.warm = False, False
         self._waiting = 0
         self.metrics.watch(SEARCHES_QUEUED, lambda: self.batcher.queued)
         self.metrics.watch(SEARCHES_WAITING, lambda: self._waiting)

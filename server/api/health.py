@@ -58,6 +58,8 @@ def not_ready(server: Context) -> list[str]:
         reasons.append("the catalog could not be loaded; the log says why")
     elif server.catalog.loading:
         reasons.append("the catalog is still loading")
+    elif not server.warm:
+        reasons.append("the search kernels are being compiled")
     for mirror in server.catalog.mirrors():
         reasons += [f"{mirror.spec.name}: {reason}" for reason in _reasons(server, mirror)]
     return reasons

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp
 
+from gpu import warm_up
 from server.api.app import create_app
 from server.catalog import Catalog
 from server.settings import Settings
@@ -73,6 +74,7 @@ def _serving(app: ASGIApp) -> Iterator[str]:
 @contextmanager
 def running_api(data_dir: Path, **sections: Any) -> Iterator[Api]:
     """Run an application over ``data_dir``; ``sections`` are those of the settings."""
+    warm_up()
     settings = Settings.model_validate(sections)
     with (
         closing(Catalog(data_dir)) as catalog,

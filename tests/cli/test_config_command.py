@@ -6,7 +6,10 @@ import pytest
 
 from tests.cli.conftest import RunCli
 
-COMMANDS = ("demo", "serve", "sync", "attach", "detach", "doctor", "status", "verify", "search")
+COMMANDS = (
+    *("demo", "serve", "sync", "attach", "detach"),
+    *("doctor", "status", "verify", "search", "warmup"),
+)
 
 
 def test_shows_where_each_value_came_from(cli: RunCli) -> None:
