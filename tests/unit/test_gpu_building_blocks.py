@@ -214,6 +214,6 @@ def test_an_empty_plan_guesses_and_survives_json() -> None:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    assert open_backend().name == "numpy"
+    assert open_backend().name == "cpu"
     with pytest.raises(BackendError, match="quantum"):
         open_backend("quantum")
