@@ -1,0 +1,27 @@
+"""The one table of kernel instances: launchers, warm-up and the compile tests all read it.
+
+One module per stem holds all its instances, so a search compiles nothing: what warm-up made is
+all there is. Few instances keep the first start on a machine short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A kernel by its C++ name, for cards of compute capability ``since`` and newer."""
+
+    name: str
+    since: int = 70
+
+
+#: Stem of ``kernels/STEM.cu`` -> its instances.
+INSTANCES: Mapping[str, tuple[Instance, ...]] = {}
+
+
+def names_of(stem: str, compute_capability: int) -> tuple[str, ...]:
+    """Return the C++ names that the module of ``stem`` holds on a card."""
+    return tuple(i.name for i in INSTANCES.get(stem, ()) if i.since <= compute_capability)
