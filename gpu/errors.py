@@ -6,6 +6,7 @@
      +- FileCorrupt      an index file that is not exactly what was written
      +- TrainingStopped  the stop event was set
      +- BackendError     the device or its library failed
+         +- DeviceLost   for good: only a new process can use the device again
 
 Messages name shapes and limits, never component values.
 """
@@ -35,3 +36,10 @@ class TrainingStopped(EngineError):
 
 class BackendError(EngineError):
     """The compute backend is not available or failed."""
+
+
+class DeviceLost(BackendError):
+    """The device's context is broken (a sticky CUDA error): end the process and start anew.
+
+    Nothing that was computed since the fault began is to be believed; nothing is answered with it.
+    """
