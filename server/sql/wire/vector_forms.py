@@ -1,0 +1,109 @@
+"""pgvector's vector and halfvec: text ``[1,2,3]``, binary u16 dim, u16 0, big-endian floats.
+
+Source: pgvector, src/vector.c and src/halfvec.c. Values are f32[d] and f16[d].
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from server.sql.errors import SqlError
+
+from .binary_forms import broken
+from .text_forms import INVALID_TEXT, OUT_OF_RANGE, write_float4
+
+Vector = NDArray[np.floating]
+
+#: pgvector's VECTOR_MAX_DIM and HALFVEC_MAX_DIM.
+MAX_DIM = 16_000
+
+_HEADER = struct.Struct("!HH")
+_NUMBER_BYTES = b"0123456789+-.eE, \t\n\r\f\v"
+#: float4out writes an exponent below the first and from the second on; orjson later.
+_FIXED_FROM, _FIXED_TO = 1e-4, 1e6
+
+
+def text_reader(name: str, dtype: str) -> Callable[[bytes], Vector]:
+    """Return the reader of ``[1,2,3]``."""
+
+    def read(raw: bytes) -> Vector:
+        numbers = _numbers(raw, name)
+        if not numbers:
+            raise SqlError("22000", f"{name} must have at least 1 dimension")
+        if len(numbers) > MAX_DIM:
+            raise SqlError("54000", f"{name} cannot have more than {MAX_DIM} dimensions")
+        with np.errstate(over="ignore"):
+            vector = np.asarray(numbers, np.float64).astype(dtype)
+        if not np.isfinite(vector).all():
+            raise SqlError(OUT_OF_RANGE, f"a component is out of range for type {name}")
+        return vector
+
+    return read
+
+
+def _numbers(raw: bytes, name: str) -> list[float]:
+    """Return the components; what JSON calls no number but C does is read one by one."""
+    if raw.translate(None, _NUMBER_BYTES) == b"[]" and len(raw) > 2:
+        try:
+            found = orjson.loads(raw)
+            if isinstance(found, list):
+                return found
+        except orjson.JSONDecodeError:
+            pass
+        trimmed = raw.strip(b" \t\n\r\f\v")
+        if trimmed[:1] == b"[" and trimmed[-1:] == b"]":
+            try:
+                return [float(word) for word in trimmed[1:-1].split(b",")]
+            except ValueError:
+                pass
+    elif raw.strip() == b"[]":
+        return []
+    message = f"invalid input syntax for type {name}"
+    raise SqlError(INVALID_TEXT, message, hint="write [1,2,3]")
+
+
+def write_text(vector: Vector) -> bytes:
+    """Write ``[1,2,3]``, each component with the fewest digits that read back as it."""
+    narrow = np.ascontiguousarray(vector, np.float32)
+    text = orjson.dumps(narrow, option=orjson.OPT_SERIALIZE_NUMPY)
+    text = text.replace(b".0,", b",").replace(b".0]", b"]")
+    sizes = np.abs(narrow)
+    unlike = ((sizes < _FIXED_FROM) & (sizes != 0)) | ~(sizes < _FIXED_TO)
+    if unlike.any():
+        words = text[1:-1].split(b",")
+        for at in np.flatnonzero(unlike).tolist():
+            words[at] = write_float4(narrow[at])
+        text = b"[" + b",".join(words) + b"]"
+    return text
+
+
+def binary_reader(name: str, dtype: str) -> Callable[[bytes], Vector]:
+    """Return the reader of the binary form; ``dtype`` is big-endian."""
+    wire = np.dtype(dtype)
+
+    def read(raw: bytes) -> Vector:
+        if len(raw) < _HEADER.size:
+            raise broken(name)
+        dim, unused = _HEADER.unpack_from(raw)
+        if unused or not 0 < dim <= MAX_DIM or len(raw) != _HEADER.size + dim * wire.itemsize:
+            raise broken(name)
+        vector = np.frombuffer(raw, wire, dim, _HEADER.size).astype(wire.newbyteorder("="))
+        if not np.isfinite(vector).all():
+            raise SqlError("22000", f"NaN and infinite values are not allowed in {name}")
+        return vector
+
+    return read
+
+
+def binary_writer(dtype: str) -> Callable[[Vector], bytes]:
+    """Return the writer of the binary form; ``dtype`` is big-endian."""
+
+    def write(vector: Vector) -> bytes:
+        return _HEADER.pack(len(vector), 0) + np.asarray(vector).astype(dtype).tobytes()
+
+    return write
