@@ -4,7 +4,16 @@ Text -> tokens -> syntax tree -> typed tree -> folded tree -> boolean mask. One 
 port; docs/filters.md describes it for users.
 """
 
+from .checker import Typed
 from .errors import FilterError
-from .filter import Filter, parse
+from .filter import Expression, Filter, check_condition, check_value, parse
 
-__all__ = ["Filter", "FilterError", "parse"]
+__all__ = [
+    "Expression",
+    "Filter",
+    "FilterError",
+    "Typed",
+    "check_condition",
+    "check_value",
+    "parse",
+]

@@ -55,7 +55,16 @@ MAX_OPERATIONS = 20_000
 
 _REGULAR_EXPRESSIONS = ("~", "~*", "!~", "!~*")
 
-Parameters = Sequence[object] | Mapping[str, object] | None
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A parameter whose type its sender has fixed; ``value`` in the form of literals."""
+
+    type: str
+    value: Value | None
+
+
+Parameters = Sequence[object] | Mapping[str, object] | Mapping[int, object] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +79,27 @@ class Untyped:
 Checked = Node | Untyped
 
 
-def check_filter(tree: Syntax, params: Parameters, types: Mapping[str, str]) -> Node:
-    """Return the typed tree of a filter over columns of ``types``; raise FilterError."""
+def check_filter(
+    tree: Syntax, params: Parameters, types: Mapping[str, str], *, exhaustive: bool = True
+) -> Node:
+    """Return the typed tree of a filter over columns of ``types``; raise FilterError.
+
+    ``exhaustive``: a parameter that it does not use is an error.
+    """
     checker = _Checker(params, types)
     root = checker.condition(tree, "a filter")
-    checker.check_all_used()
+    if exhaustive:
+        checker.check_all_used()
     return root
+
+
+def check_expression(tree: Syntax, params: Parameters, types: Mapping[str, str]) -> Node:
+    """Return the typed tree of an expression of any type; raise FilterError.
+
+    ``params`` may hold more than the expression uses.
+    """
+    checker = _Checker(params, types)
+    return checker.settled(tree)
 
 
 class _Checker:
@@ -105,6 +129,10 @@ class _Checker:
             message = f"{where} must be boolean, not {spoken(checked.type)}"
             raise FilterError(message, tree.position, errors.DATATYPE_MISMATCH)
         return checked
+
+    def settled(self, tree: Syntax) -> Node:
+        """Return ``tree`` with a type, text if nothing gives it one."""
+        return self._settle(self.check(tree))
 
     def check(self, tree: Syntax) -> Checked:
         """Return the typed node of any syntax, or what still lacks a type."""
@@ -191,7 +219,10 @@ class _Checker:
                 "params is a list for $1, $2, .. and an object for :name",
             )
         self._used.add(tree.key)
-        return Untyped(self._params[tree.key], True, tree.position)
+        value = self._params[tree.key]
+        if isinstance(value, Typed):
+            return Const(value.type, value.value)
+        return Untyped(value, True, tree.position)
 
     # operators
 
@@ -501,7 +532,7 @@ def columns_of(node: Node) -> frozenset[str]:
 
 def _by_key(params: Parameters) -> Mapping[int | str, object]:
     pairs = params.items() if isinstance(params, Mapping) else enumerate(params or (), 1)
-    return dict[int | str, object](pairs)
+    return dict[Any, object](pairs)
 
 
 def _parameter_name(key: int | str) -> str:

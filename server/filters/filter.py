@@ -9,10 +9,12 @@ import numpy as np
 
 from server.columns import ColumnView
 
-from .checker import Parameters, check_filter, columns_of
+from .checker import Parameters, check_expression, check_filter, columns_of
 from .folding import fold
-from .nodes import Node, Rows
+from .literals import Value
+from .nodes import Const, Node, Rows
 from .parser import parse_syntax
+from .syntax import Syntax
 from .values import Mask, Values, Vector, from_view
 
 
@@ -61,3 +63,47 @@ def parse(text: str, params: Parameters, types: Mapping[str, str]) -> Filter:
     """
     root = fold(check_filter(parse_syntax(text), params, types))
     return Filter(text, columns_of(root), root)
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A checked expression of any type, ready for any number of evaluations from any thread.
+
+    ``constant``: it depends on no column.
+    """
+
+    type: str
+    columns: frozenset[str]
+    _root: Node
+
+    @property
+    def constant(self) -> bool:
+        """Whether it has one value for all rows."""
+        return isinstance(self._root, Const)
+
+    @property
+    def value(self) -> Value | None:
+        """The value of a constant."""
+        assert isinstance(self._root, Const)
+        return self._root.value
+
+    def evaluate(self, column: Callable[[str], ColumnView], n_rows: int) -> Vector:
+        """Return the value of each row, or one row that stands for all; raise FilterError."""
+        return self._root.evaluate(Rows(lambda name: from_view(column(name)), n_rows))
+
+
+def check_condition(
+    tree: Syntax, params: Parameters, types: Mapping[str, str], text: str = ""
+) -> Filter:
+    """Return what a condition that was read already means; see ``parse``.
+
+    ``params`` may hold more than the condition uses.
+    """
+    root = fold(check_filter(tree, params, types, exhaustive=False))
+    return Filter(text, columns_of(root), root)
+
+
+def check_value(tree: Syntax, params: Parameters, types: Mapping[str, str]) -> Expression:
+    """Return what an expression that was read already means; ``params`` as in check_condition."""
+    root = fold(check_expression(tree, params, types))
+    return Expression(root.type, columns_of(root), root)

@@ -66,13 +66,24 @@ class _Infix:
 
 def parse_syntax(text: str) -> Syntax:
     """Return the syntax tree of a filter; raise FilterError."""
-    parser = _Parser(tokenize(text))
+    parser = Parser(tokenize(text))
     tree = parser.expression()
     parser.expect_end()
     return tree
 
 
-class _Parser:
+def no_sub_query(position: int) -> FilterError:
+    """Return the error for a sub-query."""
+    return unsupported("a sub-query", position, "pass its rows as a parameter")
+
+
+class Parser:
+    """Reads one expression from tokens.
+
+    Larger languages build on it by what ``sub_query``, ``column``, ``qualified_operator``,
+    ``type_name`` and ``call`` make of what they find.
+    """
+
     def __init__(self, tokens: list[Token]) -> None:
         self._tokens = tokens
         self._at = 0
@@ -81,42 +92,48 @@ class _Parser:
     # tokens
 
     @property
-    def _token(self) -> Token:
+    def token(self) -> Token:
+        """The token to be read next."""
         return self._tokens[self._at]
 
-    def _peek(self, ahead: int = 1) -> Token:
+    def peek(self, ahead: int = 1) -> Token:
+        """Return the token ``ahead`` of the next one."""
         return self._tokens[min(self._at + ahead, len(self._tokens) - 1)]
 
-    def _next(self) -> Token:
-        token = self._token
+    def advance(self) -> Token:
+        """Return the next token and read on, unless it is the end."""
+        token = self.token
         if token.kind is not Kind.END:
             self._at += 1
         return token
 
-    def _is(self, *words: str) -> bool:
+    def sees(self, *words: str) -> bool:
         """Whether the next tokens are these keywords, names or punctuation marks."""
         for ahead, word in enumerate(words):
-            token = self._peek(ahead)
+            token = self.peek(ahead)
             if token.text != word or token.kind in (Kind.STRING, Kind.QUOTED, Kind.END):
                 return False
         return True
 
-    def _accept(self, *words: str) -> bool:
-        found = self._is(*words)
+    def accept(self, *words: str) -> bool:
+        """Read these words if they come next; tell whether they did."""
+        found = self.sees(*words)
         self._at += len(words) * found
         return found
 
-    def _expect(self, word: str) -> None:
-        if not self._accept(word):
-            raise self._error(f"{word.upper()} is expected here")
+    def expect(self, word: str) -> None:
+        """Read a word; raise FilterError if something else comes."""
+        if not self.accept(word):
+            raise self.error(f"{word.upper()} is expected here")
 
-    def _error(self, hint: str | None = None) -> FilterError:
-        return syntax_error(self._token.text, self._token.position, hint)
+    def error(self, hint: str | None = None) -> FilterError:
+        """Return the syntax error for the next token."""
+        return syntax_error(self.token.text, self.token.position, hint)
 
     def expect_end(self) -> None:
         """Raise FilterError unless all tokens are read."""
-        if self._token.kind is not Kind.END:
-            raise self._error()
+        if self.token.kind is not Kind.END:
+            raise self.error()
 
     # expressions
 
@@ -128,12 +145,12 @@ class _Parser:
         """
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise FilterError("the filter nests too deeply", self._token.position, TOO_COMPLEX)
+            raise FilterError("the filter nests too deeply", self.token.position, TOO_COMPLEX)
         left = self._operand()
         closed: Level | None = None
         while (infix := self._infix(bound)) is not None and infix.level >= loosest:
             if infix.level is closed:
-                raise self._error("put parentheses around one of the two")
+                raise self.error("put parentheses around one of the two")
             left, complete = self._apply(infix, left, bound)
             closed = None if complete or infix.level not in _NOT_ASSOCIATIVE else infix.level
         self._depth -= 1
@@ -141,16 +158,16 @@ class _Parser:
 
     def _infix(self, bound: bool) -> _Infix | None:
         """Return what operator comes next without reading it."""
-        token = self._token
-        if token.kind is Kind.OPERATOR:
+        token = self.token
+        if token.kind is Kind.OPERATOR and token.text != "=>":
             return _Infix(_LEVELS.get(token.text, Level.OTHER), token.text)
         if token.kind not in (Kind.KEYWORD, Kind.NAME):
             return None
-        if self._is("operator", "("):
+        if self.sees("operator", "("):
             return _Infix(Level.OTHER, "operator")
         if token.text == "is" and bound:
             # Inside a lower bound IS takes [NOT] DISTINCT FROM only.
-            distinct = self._peek(2 if self._peek().text == "not" else 1).text == "distinct"
+            distinct = self.peek(2 if self.peek().text == "not" else 1).text == "distinct"
             return _Infix(Level.IS, "is") if distinct else None
         return None if bound else self._word_infix(token)
 
@@ -160,7 +177,7 @@ class _Parser:
         if token.text in ("is", "isnull", "notnull"):
             return _Infix(Level.IS, token.text)
         negated = token.text == "not"
-        word = self._peek().text if negated else token.text
+        word = self.peek().text if negated else token.text
         if word in ("between", "in", "like", "ilike", "similar"):
             return _Infix(Level.RANGE, word, negated)
         return None
@@ -174,7 +191,7 @@ class _Parser:
             return self._junction(infix, left), True
         if infix.word in ("is", "isnull", "notnull"):
             return self._test(left, bound)
-        position = self._token.position
+        position = self.token.position
         self._at += infix.negated
         if infix.word == "in":
             return self._membership(left, infix.negated, position), True
@@ -187,9 +204,9 @@ class _Parser:
         return self._binary(left, infix, position, bound)
 
     def _junction(self, infix: _Infix, left: Syntax) -> Syntax:
-        position = self._token.position
+        position = self.token.position
         operands = [left]
-        while self._accept(infix.word):
+        while self.accept(infix.word):
             operands.append(self.expression(Level(infix.level + 1)))
             self._check_length(operands)
         return syntax.Junction(infix.word == "and", tuple(operands), position)
@@ -198,67 +215,67 @@ class _Parser:
         if len(items) > MAX_LIST_ITEMS:
             raise FilterError(
                 f"a list in a filter may have {MAX_LIST_ITEMS} items",
-                self._token.position,
+                self.token.position,
                 "54000",
                 "pass the list as one array parameter: id = ANY($1)",
             )
 
     def _test(self, operand: Syntax, bound: bool) -> tuple[Syntax, bool]:
-        position = self._token.position
-        if self._is("isnull") or self._is("notnull"):
-            return syntax.NullTest(operand, self._next().text == "notnull", position), True
-        self._expect("is")
-        negated = self._accept("not")
-        if self._accept("null"):
+        position = self.token.position
+        if self.sees("isnull") or self.sees("notnull"):
+            return syntax.NullTest(operand, self.advance().text == "notnull", position), True
+        self.expect("is")
+        negated = self.accept("not")
+        if self.accept("null"):
             return syntax.NullTest(operand, negated, position), True
-        if self._accept("distinct"):
-            self._expect("from")
+        if self.accept("distinct"):
+            self.expect("from")
             right = self.expression(Level.COMPARISON, bound=bound)
             return syntax.Distinct(operand, right, negated, position), False
         for word, wanted in (("true", True), ("false", False), ("unknown", None)):
-            if self._accept(word):
+            if self.accept(word):
                 return syntax.TruthTest(operand, wanted, negated, position), True
-        raise self._error("NULL, TRUE, FALSE, UNKNOWN or DISTINCT FROM is expected after IS")
+        raise self.error("NULL, TRUE, FALSE, UNKNOWN or DISTINCT FROM is expected after IS")
 
     def _membership(self, operand: Syntax, negated: bool, position: int) -> Syntax:
-        self._expect("in")
-        self._expect("(")
-        if self._is("select"):
-            raise unsupported("a sub-query", self._token.position, "pass its rows as a parameter")
-        items = self._list(")")
+        self.expect("in")
+        self.expect("(")
+        if self.sees("select"):
+            raise no_sub_query(self.token.position)
+        items = self.items(")")
         if not items:
-            raise self._error("a list must not be empty; write id = ANY('{}')")
+            raise self.error("a list must not be empty; write id = ANY('{}')")
         return syntax.Membership(operand, items, negated, position)
 
-    def _list(self, closing: str) -> tuple[Syntax, ...]:
+    def items(self, closing: str) -> tuple[Syntax, ...]:
         """Read expressions parted by commas up to ``closing``."""
         items: list[Syntax] = []
-        if self._accept(closing):
+        if self.accept(closing):
             return ()
         while True:
             items.append(self.expression())
             self._check_length(items)
-            if not self._accept(","):
-                self._expect(closing)
+            if not self.accept(","):
+                self.expect(closing)
                 return tuple(items)
 
     def _range(self, operand: Syntax, negated: bool, position: int) -> Syntax:
-        self._expect("between")
-        symmetric = self._accept("symmetric")
+        self.expect("between")
+        symmetric = self.accept("symmetric")
         if not symmetric:
-            self._accept("asymmetric")
+            self.accept("asymmetric")
         low = self.expression(Level.IS, bound=True)
-        self._expect("and")
+        self.expect("and")
         high = self.expression(Level.OTHER)
         return syntax.Range(operand, low, high, symmetric, negated, position)
 
     def _like(self, left: Syntax, infix: _Infix, position: int) -> tuple[Syntax, bool]:
-        self._expect(infix.word)
+        self.expect(infix.word)
         operator = _LIKE[infix.word, infix.negated]
         if quantified := self._quantified(operator, left, position):
             return quantified, True
         pattern = self.expression(Level.OTHER)
-        if self._accept("escape"):
+        if self.accept("escape"):
             escape = self.expression(Level.OTHER)
             # As Postgres does it; postgres_fdw sends this very call.
             pattern = syntax.Function("like_escape", (pattern, escape), escape.position)
@@ -267,48 +284,48 @@ class _Parser:
     def _binary(
         self, left: Syntax, infix: _Infix, position: int, bound: bool
     ) -> tuple[Syntax, bool]:
-        operator = self._next().text
+        operator = self.advance().text
         if operator == "operator":
-            operator = self._qualified_operator()
+            operator = self.qualified_operator()
         if quantified := self._quantified(operator, left, position):
             return quantified, True
         right = self.expression(Level(infix.level + 1), bound=bound)
         return syntax.Binary(operator, left, right, position), False
 
-    def _qualified_operator(self) -> str:
+    def qualified_operator(self) -> str:
         """Read the rest of OPERATOR(schema.=), the form in which postgres_fdw may write one."""
-        self._expect("(")
-        if self._peek().text == ".":
-            if not self._accept("pg_catalog"):
-                raise unsupported("an operator of another schema", self._token.position)
-            self._expect(".")
-        if self._token.kind is not Kind.OPERATOR:
-            raise self._error("an operator is expected here")
-        operator = self._next().text
-        self._expect(")")
+        self.expect("(")
+        if self.peek().text == ".":
+            if not self.accept("pg_catalog"):
+                raise unsupported("an operator of another schema", self.token.position)
+            self.expect(".")
+        if self.token.kind is not Kind.OPERATOR:
+            raise self.error("an operator is expected here")
+        operator = self.advance().text
+        self.expect(")")
         return operator
 
     def _quantified(self, operator: str, left: Syntax, position: int) -> Syntax | None:
-        if not (self._is("any") or self._is("some") or self._is("all")):
+        if not (self.sees("any") or self.sees("some") or self.sees("all")):
             return None
-        every = self._next().text == "all"
-        self._expect("(")
-        if self._is("select"):
-            raise unsupported("a sub-query", self._token.position, "pass its rows as a parameter")
+        every = self.advance().text == "all"
+        self.expect("(")
+        if self.sees("select"):
+            raise no_sub_query(self.token.position)
         array = self.expression()
-        self._expect(")")
+        self.expect(")")
         return syntax.Quantified(operator, left, array, every, position)
 
     # operands
 
     def _operand(self) -> Syntax:
-        token = self._token
-        if self._accept("not"):
+        token = self.token
+        if self.accept("not"):
             return syntax.Negation(self.expression(Level.NOT), token.position)
         if token.kind is Kind.OPERATOR and token.text in ("+", "-"):
-            return self._signed(self._next())
+            return self._signed(self.advance())
         if token.kind is Kind.OPERATOR:
-            raise self._error("an operand is missing before this operator")
+            raise self.error("an operand is missing before this operator")
         return self._suffixes(self._primary(token))
 
     def _signed(self, sign: Token) -> Syntax:
@@ -323,52 +340,54 @@ class _Parser:
     def _suffixes(self, operand: Syntax) -> Syntax:
         """Read ``::type`` and COLLATE after an operand."""
         count = 0
-        while self._is("::") or self._is("collate") or self._is("["):
+        while self.sees("::") or self.sees("collate") or self.sees("["):
             count += 1
             if count > MAX_DEPTH:
-                raise FilterError("too many casts", self._token.position, TOO_COMPLEX)
-            token = self._next()
+                raise FilterError("too many casts", self.token.position, TOO_COMPLEX)
+            token = self.advance()
             if token.text == "[":
                 raise unsupported("an array subscript", token.position, "use = ANY(array)")
             if token.text == "::":
-                operand = syntax.Cast(operand, self._type(), token.position)
+                operand = syntax.Cast(operand, self.type_name(), token.position)
             else:
                 self._collation()
                 operand = syntax.Collation(operand, token.position)
         return operand
 
     def _collation(self) -> None:
-        if self._accept("pg_catalog", "."):
+        if self.accept("pg_catalog", "."):
             pass
-        token = self._next()
+        token = self.advance()
         if token.kind is not Kind.QUOTED or token.text not in ("C", "POSIX"):
             raise unsupported("this collation", token.position, 'text is ordered as COLLATE "C"')
 
     def _primary(self, token: Token) -> Syntax:  # noqa: PLR0911 - one per kind
         if token.kind is Kind.NUMBER:
-            return syntax.Number(self._next().text.replace("_", ""), token.position)
+            return syntax.Number(self.advance().text.replace("_", ""), token.position)
         if token.kind is Kind.STRING:
-            return syntax.String(self._next().text, token.position)
+            return syntax.String(self.advance().text, token.position)
         if token.kind is Kind.PARAMETER:
-            return self._parameter(self._next())
+            return self._parameter(self.advance())
         if token.kind is Kind.QUOTED:
-            return self._name(self._next())
+            return self.column(self.advance())
         if token.kind is Kind.NAME:
             return self._word(token)
         if token.kind is Kind.KEYWORD:
             return self._keyword(token)
-        if self._accept("("):
+        if self.accept("("):
             return self._parenthesised()
-        raise self._error()
+        raise self.error()
 
     def _parenthesised(self) -> Syntax:
-        if self._is("select"):
-            raise unsupported("a sub-query", self._token.position, "pass its rows as a parameter")
-        inner = self.expression()
-        if self._is(","):
-            raise unsupported("a row of several values", self._token.position)
-        self._expect(")")
+        inner = self.sub_query() if self.sees("select") else self.expression()
+        if self.sees(","):
+            raise unsupported("a row of several values", self.token.position)
+        self.expect(")")
         return inner
+
+    def sub_query(self) -> Syntax:
+        """Read a scalar sub-query up to its closing parenthesis."""
+        raise no_sub_query(self.token.position)
 
     def _parameter(self, token: Token) -> Syntax:
         if token.text[0] == ":":
@@ -377,84 +396,87 @@ class _Parser:
         number = int(token.text[1:10])
         return syntax.Parameter(number, token.position)
 
-    def _name(self, token: Token) -> Syntax:
-        if self._is("."):
+    def column(self, token: Token) -> Syntax:
+        """Return the column that ``token``, already read, begins the name of."""
+        if self.sees("."):
             raise unsupported("a qualified name", token.position, "write the column name alone")
         return syntax.Name(token.text, token.position)
 
     def _keyword(self, token: Token) -> Syntax:
         for word, value in (("true", True), ("false", False), ("null", None)):
-            if self._accept(word):
+            if self.accept(word):
                 return syntax.Keyword(value, token.position)
-        if self._accept("case"):
+        if self.accept("case"):
             return self._case(token.position)
-        if self._accept("cast"):
+        if self.accept("cast"):
             return self._cast(token.position)
-        if self._accept("array"):
+        if self.accept("array"):
             return self._array(token.position)
         hint = f'to name a column, write "{token.text}" in double quotes'
-        raise self._error(hint)
+        raise self.error(hint)
 
     def _case(self, position: int) -> Syntax:
-        operand = None if self._is("when") else self.expression()
+        operand = None if self.sees("when") else self.expression()
         branches: list[tuple[Syntax, Syntax]] = []
-        while self._accept("when"):
+        while self.accept("when"):
             condition = self.expression()
-            self._expect("then")
+            self.expect("then")
             branches.append((condition, self.expression()))
         if not branches:
-            raise self._error("WHEN is expected here")
-        otherwise = self.expression() if self._accept("else") else None
-        self._expect("end")
+            raise self.error("WHEN is expected here")
+        otherwise = self.expression() if self.accept("else") else None
+        self.expect("end")
         return syntax.Case(operand, tuple(branches), otherwise, position)
 
     def _cast(self, position: int) -> Syntax:
-        self._expect("(")
+        self.expect("(")
         operand = self.expression()
-        self._expect("as")
-        target = self._type()
-        self._expect(")")
+        self.expect("as")
+        target = self.type_name()
+        self.expect(")")
         return syntax.Cast(operand, target, position)
 
     def _array(self, position: int) -> Syntax:
-        if self._is("("):
-            raise unsupported("a sub-query", position, "pass its rows as a parameter")
-        self._expect("[")
-        if self._is("["):
+        if self.sees("("):
+            raise no_sub_query(position)
+        self.expect("[")
+        if self.sees("["):
             raise unsupported("an array of several dimensions", position)
-        return syntax.Array(self._list("]"), position)
+        return syntax.Array(self.items("]"), position)
 
     def _word(self, token: Token) -> Syntax:
         """Read a column, a function call or a typed literal such as date '2026-01-31'."""
         if typed := self._typed_literal(token):
             return typed
-        self._next()
-        if token.text == "pg_catalog" and self._accept("."):
-            token = self._next()
-        if not self._accept("("):
-            return self._name(token)
-        return syntax.Function(token.text, self._list(")"), token.position)
+        self.advance()
+        if token.text == "pg_catalog" and self.accept("."):
+            token = self.advance()
+        return self.call(token) if self.accept("(") else self.column(token)
+
+    def call(self, name: Token) -> Syntax:
+        """Read the arguments of a call, whose opening parenthesis is read."""
+        return syntax.Function(name.text, self.items(")"), name.position)
 
     def _typed_literal(self, token: Token) -> Syntax | None:
         start = self._at
         # Only a string right behind makes a type of a name: date is a fine column name too.
         if token.text in ALIASES or token.text in _LONG_TYPES:
             try:
-                target = self._type()
+                target = self.type_name()
             except FilterError:
                 target = ""
-            if target and self._token.kind is Kind.STRING:
-                return syntax.Cast(self._primary(self._token), target, token.position)
+            if target and self.token.kind is Kind.STRING:
+                return syntax.Cast(self._primary(self.token), target, token.position)
         self._at = start
         return None
 
-    def _type(self) -> str:
+    def type_name(self) -> str:
         """Read a type name; return its canonical form."""
-        token = self._token
-        if self._accept("pg_catalog", "."):
-            token = self._token
+        token = self.token
+        if self.accept("pg_catalog", "."):
+            token = self.token
         if token.kind not in (Kind.NAME, Kind.QUOTED):
-            raise self._error("a type is expected here")
+            raise self.error("a type is expected here")
         name = ALIASES.get(self._type_words())
         if name is None:
             raise FilterError(
@@ -463,19 +485,19 @@ class _Parser:
                 FEATURE_NOT_SUPPORTED,
                 "types are " + ", ".join(sorted(set(ALIASES.values()))) + " and arrays of them",
             )
-        if self._is("("):
-            raise unsupported("a type modifier", self._token.position, "write the type alone")
-        if self._accept("["):
-            self._expect("]")
+        if self.sees("("):
+            raise unsupported("a type modifier", self.token.position, "write the type alone")
+        if self.accept("["):
+            self.expect("]")
             name += "[]"
         return name
 
     def _type_words(self) -> str:
-        word = self._next().text
-        if word in _LONG_TYPES and self._accept(_LONG_TYPES[word]):
+        word = self.advance().text
+        if word in _LONG_TYPES and self.accept(_LONG_TYPES[word]):
             return f"{word} {_LONG_TYPES[word]}"
         if word == "timestamp":
             for with_zone in ("with", "without"):
-                if self._accept(with_zone, "time", "zone"):
+                if self.accept(with_zone, "time", "zone"):
                     return f"timestamp {with_zone} time zone"
         return word

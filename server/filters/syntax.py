@@ -6,7 +6,9 @@ for operators, the first character for the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,3 +215,42 @@ Syntax = (
     | Collation
     | Function
 )
+
+
+def rewritten(tree: Syntax, change: Callable[[Syntax], Syntax | None]) -> Syntax:
+    """Return ``tree`` with every part replaced for which ``change`` returns something.
+
+    Outer parts are asked first; what was put in is not looked at again.
+    """
+    changed = change(tree)
+    if changed is not None:
+        return changed
+    parts = {}
+    for name in tree.__slots__:
+        value = getattr(tree, name)
+        new = _rewritten_part(value, change)
+        if new is not value:
+            parts[name] = new
+    return replace(tree, **parts) if parts else tree
+
+
+def _rewritten_part(value: Any, change: Callable[[Syntax], Syntax | None]) -> Any:
+    if isinstance(value, tuple):
+        items = tuple(_rewritten_part(item, change) for item in value)
+        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+    return rewritten(value, change) if isinstance(value, _NODES) else value
+
+
+def parts(tree: Syntax) -> Iterator[Syntax]:
+    """Yield ``tree`` and everything in it."""
+    pending: list[Any] = [tree]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, tuple):
+            pending += current
+        elif isinstance(current, _NODES):
+            yield current
+            pending += [getattr(current, name) for name in current.__slots__]
+
+
+_NODES = get_args(Syntax)
