@@ -35,7 +35,7 @@ from .pq import LutType
 FARTHEST_QUERY = 1e4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Codec:
     """Shapes: d dims, D = m * s placed dims (zero padded), L lists, K codewords.
 
