@@ -19,23 +19,26 @@ _OWN_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([\w.]+)"[^\n]*$', re.MU
 
 
 @cache
-def source(stem: str) -> str:
-    """Return the text of ``kernels/<stem>.cu`` with our own headers put in, each once.
+def source(stem: str, folder: Path = KERNELS) -> str:
+    """Return the text of ``<stem>.cu`` of ``folder`` with our own headers put in, each once.
 
-    ``#line`` directives keep the messages of the compiler true.
+    A header is looked for beside the kernel, then in ``KERNELS``. ``#line`` directives keep the
+    messages of the compiler true.
     """
-    return _expanded(f"{stem}.cu", set())
+    return _expanded(folder / f"{stem}.cu", set())
 
 
-def _expanded(name: str, seen: set[str]) -> str:
-    text = (KERNELS / name).read_text(encoding="utf-8").replace("#pragma once\n", "\n")
+def _expanded(path: Path, seen: set[str]) -> str:
+    text = path.read_text(encoding="utf-8").replace("#pragma once\n", "\n")
 
     def included(match: re.Match[str]) -> str:
-        header = match.group(1)
-        if header in seen:
+        name = match.group(1)
+        if name in seen:
             return ""
-        seen.add(header)
+        seen.add(name)
+        beside = path.with_name(name)
+        header = _expanded(beside if beside.exists() else KERNELS / name, seen)
         next_line = text.count("\n", 0, match.end()) + 2
-        return f'{_expanded(header, seen)}\n#line {next_line} "{name}"'
+        return f'{header}\n#line {next_line} "{path.name}"'
 
-    return f'#line 1 "{name}"\n' + _OWN_INCLUDE.sub(included, text)
+    return f'#line 1 "{path.name}"\n' + _OWN_INCLUDE.sub(included, text)
