@@ -2,10 +2,21 @@
 
 from .backend import Backend
 from .compaction import compacted
-from .errors import BackendError, BadInput, EngineError, FileCorrupt, IndexFull, TrainingStopped
+from .cuda.options import CudaOptions
+from .errors import (
+    BackendError,
+    BadInput,
+    DeviceLost,
+    EngineError,
+    FileCorrupt,
+    IndexFull,
+    TrainingStopped,
+)
 from .hits import SearchResult
 from .index import Index
-from .numpy_backend import NumpyBackend, open_backend
+from .mask import PackedMask
+from .numpy_backend import NumpyBackend
+from .opening import open_backend
 from .params import IndexParams, Metric
 from .recall import measure_recall
 from .rewriting import rewritten
@@ -18,6 +29,8 @@ __all__ = [
     "Backend",
     "BackendError",
     "BadInput",
+    "CudaOptions",
+    "DeviceLost",
     "EngineError",
     "FileCorrupt",
     "Index",
@@ -26,6 +39,7 @@ __all__ = [
     "IndexState",
     "Metric",
     "NumpyBackend",
+    "PackedMask",
     "SearchResult",
     "Trained",
     "TrainingStopped",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .arrays import F32, I32, I64, U8
+import numpy as np
+
+from .arrays import F32, I32, I64, U8, AnyArray
 from .hits import SearchResult
 from .rows import Rows
 
@@ -54,6 +56,17 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """What ``open_backend`` calls it."""
+        ...
+
+    def warm_up(self) -> None:
+        """Compile and load what searches need, so that none of them waits for it."""
+        ...
+
+    def raw_memory(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> AnyArray:
+        """Return an uninitialised host array for a chunk of raw rows.
+
+        Raise MemoryError or IndexFull.
+        """
         ...
 
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:

@@ -37,6 +37,12 @@ class CpuBackend(NumpyBackend):
         self._threads = threads or thread_count()
         self._raw = RawRows()
 
+    def warm_up(self) -> None:
+        """Compile every kernel, or load it from the cache."""
+        from .cpu.warmup import run_kernels  # noqa: PLC0415 (it imports this module)
+
+        run_kernels()
+
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``."""
         return BlockLists.empty(codec)

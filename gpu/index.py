@@ -19,7 +19,7 @@ from .backend import Backend
 from .bitmap import AliveBits, unpack
 from .errors import BadInput
 from .files import opened
-from .numpy_backend import open_backend
+from .opening import open_backend
 from .params import IndexParams
 from .rows import Rows
 from .snapshots import read_trained
@@ -31,11 +31,12 @@ class Index:
     """An index of vectors under row ids 0, 1, 2, ...; ``state`` is what searches use."""
 
     def __init__(self, params: IndexParams, backend: Backend | None = None) -> None:
-        rows = Rows(params)
+        backend = backend or open_backend()
+        rows = Rows(params, backend.raw_memory)
         self._alive = AliveBits()
         self._state = IndexState(
             params=params,
-            backend=backend or open_backend(),
+            backend=backend,
             rows=rows,
             n_rows=0,
             live_rows=0,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import F32, I32, I64, U8
-from .backend import Backend, Depth, Lists
+from .arrays import F32, I32, I64, U8, AnyArray
+from .backend import Depth, Lists
 from .codec import Codec, half_squares
 from .errors import BackendError
 from .exact import distances_to, search_exact
@@ -86,24 +86,13 @@ class NumpyBackend:
         """Return the k nearest rows of ``where`` that ``allowed`` has set."""
         return search_exact(rows, queries, k, where, allowed)
 
+    def raw_memory(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> AnyArray:
+        """Return an uninitialised host array for a chunk of raw rows."""
+        return np.empty(shape, dtype)
+
+    def warm_up(self) -> None:
+        """Do nothing: there is nothing to compile."""
+
     def distances(self, rows: Rows, queries: F32, row_ids: I64) -> F32:
         """Return exact distances f32[q, r] to ``row_ids`` i64[q, r]; +inf for id -1."""
         return distances_to(rows, queries, row_ids)
-
-
-def open_backend(name: str = "auto") -> Backend:
-    """Return the backend called ``name``; ``auto`` takes the best one here. Raise BackendError.
-
-    Kernels of the cpu backend compile at their first call; ``warm_up`` does that beforehand.
-    """
-    if name == "numpy":
-        return NumpyBackend()
-    if name not in {"auto", "cpu"}:
-        raise BackendError(f"there is no backend called {name!r}; use auto, cpu or numpy")
-    try:
-        from .cpu_backend import CpuBackend  # noqa: PLC0415 (compilers take a second to load)
-    except ImportError as error:
-        if name == "cpu":
-            raise BackendError("the cpu backend needs numba") from error
-        return NumpyBackend()
-    return CpuBackend()

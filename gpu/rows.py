@@ -10,14 +10,16 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from .arrays import F32, I64, AnyArray
 from .errors import BadInput, IndexFull
 from .params import IndexParams
+
+Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[np.generic]], AnyArray]
 
 #: Large enough that chunks are few, small enough that the last one wastes little. The system gives
 #: memory page by page, so an unused part costs address space only.
@@ -41,11 +43,13 @@ class Block(NamedTuple):
 class Rows:
     """Append-only storage of one index's vectors. One writer; readers stay below their n_rows."""
 
-    def __init__(self, params: IndexParams) -> None:
+    def __init__(self, params: IndexParams, allocate: Allocate = np.empty) -> None:
+        """Make empty storage; ``allocate(shape, dtype)`` gives the memory of its chunks."""
         self.dim, self.metric = params.dim, params.metric
         self.dtype = np.dtype(params.raw_dtype)
         rows = max(1, CHUNK_BYTES // (self.dim * self.dtype.itemsize))
         self.shift = rows.bit_length() - 1
+        self._allocate = allocate
         self.n_rows = 0
         self.centre: F32 = np.zeros(self.dim, np.float32)
         self._vectors: list[AnyArray] = []
@@ -117,7 +121,7 @@ class Rows:
     def _add_chunk(self) -> None:
         try:
             norms = np.empty(self.chunk_rows, np.float32)
-            vectors = np.empty((self.chunk_rows, self.dim), self.dtype)
+            vectors = self._allocate((self.chunk_rows, self.dim), self.dtype)
         except MemoryError as error:
             raise IndexFull(f"no memory for {self.chunk_rows} more rows") from error
         self._norms.append(norms)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 
-from .numpy_backend import NumpyBackend, open_backend
+from .backend import Backend
+from .opening import open_backend
 
 
-def warm_up() -> float:
-    """Load or compile what the best backend here needs; return the seconds it took.
+def warm_up(backend: Backend | None = None) -> float:
+    """Load or compile what ``backend`` (None: the best one here) needs; return the seconds it took.
 
     Seconds at the first start on a machine, fractions of one later. Nothing to do for NumPy.
     """
     start = time.perf_counter()
-    if open_backend().name != NumpyBackend.name:
-        from .cpu.warmup import run_kernels  # noqa: PLC0415 (loads the compiler)
-
-        run_kernels()
+    (backend or open_backend()).warm_up()
     return time.perf_counter() - start
