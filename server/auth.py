@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 from .settings import Settings
@@ -36,6 +36,13 @@ class UnsafeExposure(Exception):
     """The server would be open to others than this machine; the message says what to set."""
 
 
+def api_keys(settings: Settings) -> list[tuple[str, Scope]]:
+    """Return the keys of section ``auth`` in the clear, for what makes digests of them."""
+    auth = settings.auth
+    read = [(key.get_secret_value(), Scope.READ) for key in auth.read_keys]
+    return read + [(key.get_secret_value(), Scope.ADMIN) for key in auth.admin_keys]
+
+
 class Keyring:
     """The configured keys. Without any, every caller is an administrator."""
 
@@ -46,10 +53,10 @@ class Keyring:
     @classmethod
     def from_settings(cls, settings: Settings) -> Keyring:
         """Take the keys of section ``auth``."""
-        auth = settings.auth
+        keys = api_keys(settings)
         return cls(
-            (key.get_secret_value() for key in auth.read_keys),
-            (key.get_secret_value() for key in auth.admin_keys),
+            (key for key, scope in keys if scope is Scope.READ),
+            (key for key, scope in keys if scope is Scope.ADMIN),
         )
 
     @property
@@ -79,18 +86,30 @@ class Keyring:
 
 def refuse_unsafe_exposure(settings: Settings) -> None:
     """Raise UnsafeExposure where the settings would leave the server open to a network."""
-    auth, server = settings.auth, settings.server
+    auth = settings.auth
     if auth.read_keys and not auth.admin_keys:
         raise UnsafeExposure(
             "auth.read_keys is set but auth.admin_keys is not: nobody could send changes; "
             "set auth.admin_keys too"
         )
-    if auth.admin_keys or not server.tcp or is_loopback(server.host):
+    if auth.admin_keys:
         return
-    raise UnsafeExposure(
-        f"server.host is {server.host}, which others can reach, and no API key is set: "
-        "set auth.admin_keys (and auth.read_keys), or listen on 127.0.0.1 or a Unix socket"
-    )
+    for key, host in _addresses(settings):
+        if not is_loopback(host):
+            raise UnsafeExposure(
+                f"{key} is {host}, which others can reach, and no API key is set: "
+                "set auth.admin_keys (and auth.read_keys), or listen on 127.0.0.1"
+                + (" or a Unix socket" if key == "server.host" else "")
+            )
+
+
+def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield each address that is listened on, with the setting that names it."""
+    server, sql = settings.server, settings.sql
+    if server.tcp:
+        yield "server.host", server.host
+    if sql.enabled and sql.host is not None:
+        yield "sql.host", sql.host
 
 
 def is_loopback(host: str) -> bool:

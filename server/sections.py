@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, SecretStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 
 _MIB = 1 << 20
 
@@ -58,6 +67,25 @@ class ServerSection(Section):
     math_threads: PositiveInt = Field(
         default=1, description="Threads of one matrix product, in searches and in training."
     )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
+        description="What searches: auto (a card if there is one), cuda, cuda:N, or cpu.",
+    )
+    device_required: bool = Field(
+        default=False, description="Refuse to start without the card, instead of taking the CPU."
+    )
+    device_memory_limit_bytes: PositiveInt | None = Field(
+        default=None, description="Most memory taken on the card; if not set, all of it."
+    )
+    device_raw: Literal["device", "pinned", "none"] = Field(
+        default="device",
+        description="Where the card finds raw vectors: its own copy, page-locked host memory, "
+        "or nowhere (the CPU re-ranks).",
+    )
+    kernel_cache_dir: Path | None = Field(
+        default=None, description="Directory of compiled CUDA kernels; if not set, CuPy's own."
+    )
     training_memory_bytes: PositiveInt = Field(
         default=2048 * _MIB, description="Memory that training may take beside the index it makes."
     )
@@ -84,6 +112,56 @@ class ServerSection(Section):
         default="info", description="Least severe log lines written."
     )
     log_format: Literal["json", "console"] = Field(default="json", description="Form of log lines.")
+
+
+class SqlSection(Section):
+    """The SQL port, for Postgres clients and postgres_fdw. Passwords are API keys."""
+
+    enabled: bool = Field(default=True, description="Listen for Postgres clients.")
+    host: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Address to listen on; if not set, server.host (without server.tcp 127.0.0.1).",
+    )
+    port: int = Field(default=8411, ge=0, le=65535, description="TCP port; 0 takes any free one.")
+    tls_cert: Path | None = Field(
+        default=None, description="Certificate (PEM, with its chain); offers TLS to clients."
+    )
+    tls_key: Path | None = Field(default=None, description="Private key of the certificate (PEM).")
+    require_tls: bool = Field(default=False, description="Refuse clients that do not use TLS.")
+    max_connections: PositiveInt = Field(
+        default=1_000, description="Most connections; one more is refused with 53300."
+    )
+    max_message_bytes: int = Field(
+        default=32 * _MIB,
+        ge=1 << 16,
+        le=1 << 30,
+        description="Longest statement, or parameters of one, in bytes.",
+    )
+    statement_timeout_ms: NonNegativeInt = Field(
+        default=120_000, description="Time limit of a statement, in milliseconds; 0: none."
+    )
+    idle_in_transaction_timeout_s: NonNegativeInt = Field(
+        default=600,
+        description="Seconds without a statement that end an open transaction; 0: none.",
+    )
+    idle_timeout_s: NonNegativeInt = Field(
+        default=0, description="Seconds without a statement that end a connection; 0: none."
+    )
+    startup_timeout_s: PositiveInt = Field(
+        default=10, description="Seconds that a client may take to log in."
+    )
+    write_timeout_s: PositiveInt = Field(
+        default=60, description="Seconds that a client may leave an answer unread."
+    )
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: set both or none")
+        if self.require_tls and self.tls_cert is None:
+            raise ValueError("require_tls needs tls_cert and tls_key")
+        return self
 
 
 class SourceSection(Section):

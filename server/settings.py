@@ -37,6 +37,7 @@ from .sections import (
     ReadySection,
     ServerSection,
     SourceSection,
+    SqlSection,
     SyncSection,
 )
 
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     )
 
     server: ServerSection = ServerSection()
+    sql: SqlSection = SqlSection()
     source: SourceSection = SourceSection()
     auth: AuthSection = AuthSection()
     sync: SyncSection = SyncSection()
