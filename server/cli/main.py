@@ -23,7 +23,7 @@ from .output import EXIT_CODES_HELP, CommandFailed, Exit, print_error
 #: In the order of help. ``config`` has commands of its own.
 COMMANDS = (
     *("demo", "serve", "sync", "attach", "detach", "doctor", "status", "verify", "search"),
-    *("warmup", "config"),
+    *("sql-install", "sql-uninstall", "warmup", "config"),
 )
 
 
@@ -38,11 +38,12 @@ class _Commands(TyperGroup):
         """Import a command; None for a name that is none."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f".{cmd_name}", __package__)
+        name = cmd_name.replace("-", "_")
+        module = import_module(f".{name}", __package__)
         if cmd_name == "config":
             return typer.main.get_command(module.app)
         single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(getattr(module, cmd_name))
+        single.command(cmd_name)(getattr(module, name))
         return typer.main.get_command(single)
 
 

@@ -21,8 +21,9 @@ from server.sql.install import (
     removal_statements,
 )
 from server.sql.install.facts import Kind
-from server.sql.install.foreign import remote_columns
+from server.sql.install.foreign import declared_type
 from server.sql.install.names import NAME_LIMIT_BYTES, IndexNames, read_tag, tag
+from server.sql.tables import table_of
 
 SECRET = "it's-a-key"
 ADDRESS = PortAddress(host="vm.internal", port=8411)
@@ -49,6 +50,12 @@ def texts(
     """Return what would be shown."""
     made = install_statements(spec, address, wanted or Options(), facts or ClientFacts())
     return [statement.shown for statement in made]
+
+
+def declared(spec: IndexSpec, facts: ClientFacts) -> dict[str, str]:
+    """Return column -> type of the foreign tables."""
+    columns = table_of(spec).columns.values()
+    return {column.name: declared_type(column, facts).as_string(None) for column in columns}
 
 
 def after(spec: IndexSpec, wanted: Options, facts: ClientFacts) -> ClientFacts:
@@ -112,13 +119,13 @@ def test_the_foreign_server_lets_the_index_price_plans_and_takes_no_writes() -> 
 
 def test_without_pgvector_the_vectors_are_text() -> None:
     facts = ClientFacts(looked=True, vector_schema=None)
-    columns = {name: kind.as_string(None) for name, kind in remote_columns(SPEC, facts)}
+    columns = declared(SPEC, facts)
     assert columns["query"] == columns["embedding"] == 'text COLLATE "C"'
     assert not any("extensions" in each for each in texts(facts=facts))
 
 
 def test_a_light_column_gives_way_to_a_mirrored_one_of_its_name() -> None:
-    columns = [name for name, _ in remote_columns(SPEC, ClientFacts())]
+    columns = list(declared(SPEC, ClientFacts()))
     assert columns[:4] == ["id", "price", "k", "embedding"]
     assert columns[4:] == [
         *("query", "vm_k", "distance", "filter", "recall_target", "min_lsn", "consistency")
@@ -128,9 +135,8 @@ def test_a_light_column_gives_way_to_a_mirrored_one_of_its_name() -> None:
 @pytest.mark.parametrize("kind", sorted(FILTER_TYPES))
 def test_every_mirrored_type_has_a_name_in_sql(kind: str) -> None:
     table = dataclasses.replace(TABLE, columns=(ColumnSpec("c", kind),))
-    columns = dict(remote_columns(IndexSpec(name="items", table=table), ClientFacts()))
-    declared = columns["c"].as_string(None)
-    assert ('COLLATE "C"' in declared) == kind.startswith("text")
+    shown = declared(IndexSpec(name="items", table=table), ClientFacts())["c"]
+    assert ('COLLATE "C"' in shown) == kind.startswith("text")
 
 
 def test_a_second_installation_says_nothing() -> None:

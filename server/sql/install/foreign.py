@@ -12,9 +12,10 @@ from typing import Literal
 from psycopg import sql
 
 from server.spec import IndexSpec
+from server.sql.tables import TableColumn, table_of
 
 from .facts import ClientFacts, Options, PortAddress
-from .names import DEFAULT_NAME, LIGHT_COLUMNS, light_name
+from .names import DEFAULT_NAME
 from .statement import KEY_VARIABLE, Part, Statement, joined, options, qualified
 
 #: Any name will do: the key alone tells who somebody is.
@@ -23,26 +24,10 @@ USER = "vecmirror"
 #: Seconds after which a database that cannot reach the port says so.
 CONNECT_TIMEOUT_S = "5"
 
+#: Text compares by bytes in an index, so only columns of this collation let comparisons travel.
 _BYTEWISE = ' COLLATE "C"'
 
-#: SQL's names of the types that a mirrored column can have. Text compares by bytes in an index.
-SQL_TYPES = {
-    "bool": "boolean",
-    "int2": "smallint",
-    "int4": "integer",
-    "int8": "bigint",
-    "float4": "real",
-    "float8": "double precision",
-    "text": 'text COLLATE "C"',
-    "timestamptz": "timestamp with time zone",
-    "timestamp": "timestamp without time zone",
-    "date": "date",
-    "uuid": "uuid",
-    "int2[]": "smallint[]",
-    "int4[]": "integer[]",
-    "int8[]": "bigint[]",
-    "text[]": 'text[] COLLATE "C"',
-}
+_VECTORS = frozenset({"vector", "halfvec"})
 
 _KEYWORD_ROLES = frozenset({"PUBLIC", "CURRENT_USER"})
 
@@ -119,44 +104,23 @@ def _with_key(
     return Statement(statement(sql.Literal(wanted.key)), shown)
 
 
-def remote_columns(spec: IndexSpec, facts: ClientFacts) -> list[tuple[str, sql.Composable]]:
-    """Return (name, type) of an index's columns as the client database declares them."""
-    table = spec.table
-    columns: dict[str, sql.Composable] = {}
-    for column in (*table.key, *table.columns):
-        columns.setdefault(column.name, sql.SQL(SQL_TYPES[column.type]))
-    columns.setdefault(table.vector_column, vector_type(facts, table.dim))
-    taken = frozenset(columns)
-    for name, kind in LIGHT_COLUMNS.items():
-        is_vector = kind == "vector"
-        made = vector_type(facts, table.dim) if is_vector else _light_type(kind)
-        columns[light_name(name, taken)] = made
-    return list(columns.items())
+def declared_type(column: TableColumn, facts: ClientFacts) -> sql.Composable:
+    """Return the type of a column as the client database declares it.
 
-
-def mirrored_names(spec: IndexSpec) -> frozenset[str]:
-    """Return the names of an index's columns but for the light form."""
-    table = spec.table
-    return frozenset(
-        [*(column.name for column in (*table.key, *table.columns)), table.vector_column]
-    )
-
-
-def vector_type(facts: ClientFacts, dim: int | None = None) -> sql.Composable:
-    """Return pgvector's type; text where the client database has no pgvector."""
+    Where that has no pgvector, vectors are text: ``[1,2,3]``.
+    """
+    kind = column.type.name
+    if kind not in _VECTORS:
+        bytewise = _BYTEWISE if kind in ("text", "_text") else ""
+        return sql.SQL(column.type.spoken + bytewise)
     if facts.vector_schema is None:
-        return sql.SQL('text COLLATE "C"') if dim is not None else sql.SQL("text")
-    name = qualified(facts.vector_schema, "vector")
-    return name if dim is None else name + sql.SQL("({})").format(sql.Literal(dim))
+        return sql.SQL(f"text{_BYTEWISE}")
+    return vector_type(facts, kind) + sql.SQL("({})").format(sql.Literal(column.typmod))
 
 
-def plain_type(kind: str) -> sql.SQL:
-    """Return a mirrored column's type without its collation, as parameters are declared."""
-    return sql.SQL(SQL_TYPES[kind].removesuffix(_BYTEWISE))
-
-
-def _light_type(kind: str) -> sql.Composable:
-    return sql.SQL('text COLLATE "C"' if kind == "text" else kind)
+def vector_type(facts: ClientFacts, kind: str = "vector") -> sql.Composable:
+    """Return pgvector's type as a parameter is declared; text where there is no pgvector."""
+    return sql.SQL("text") if facts.vector_schema is None else qualified(facts.vector_schema, kind)
 
 
 def create_foreign_table(
@@ -164,8 +128,8 @@ def create_foreign_table(
 ) -> sql.Composed:
     """Return CREATE FOREIGN TABLE. The light form asks for no estimates: fewer round trips."""
     columns: list[Part] = [
-        sql.SQL("\n    ") + sql.Identifier(column) + sql.SQL(" ") + kind
-        for column, kind in remote_columns(spec, facts)
+        sql.SQL("\n    {} {}").format(sql.Identifier(column.name), declared_type(column, facts))
+        for column in table_of(spec).columns.values()
     ]
     values = {"schema_name": DEFAULT_NAME, "table_name": spec.name}
     if light:

@@ -13,9 +13,10 @@ from __future__ import annotations
 from psycopg import sql
 
 from server.spec import IndexSpec
+from server.sql.tables import table_of
 
 from .facts import ClientFacts, Options
-from .foreign import mirrored_names, plain_type, vector_type
+from .foreign import vector_type
 from .names import DEFAULT_NAME, NAME_LIMIT_BYTES, IndexNames, light_name
 from .statement import Part, joined, qualified
 
@@ -90,20 +91,17 @@ def create_search(
     spec: IndexSpec, names: IndexNames, wanted: Options, facts: ClientFacts
 ) -> sql.Composed:
     """Return the search function of one index: the columns of the key, and the distance."""
-    taken = frozenset(column.name for column in spec.table.key)
+    table = table_of(spec)
+    taken = frozenset(table.key)
     columns: list[Part] = [
         *(
-            sql.Identifier(column.name) + sql.SQL(" ") + plain_type(column.type)
-            for column in spec.table.key
+            sql.Identifier(name) + sql.SQL(f" {table.columns[name].type.spoken}")
+            for name in table.key
         ),
         sql.Identifier(light_name("distance", taken)) + sql.SQL(" double precision"),
     ]
     outputs: list[Part] = [
-        sql.Identifier("t", name)
-        for name in (
-            *(column.name for column in spec.table.key),
-            light_name("distance", taken),
-        )
+        sql.Identifier("t", name) for name in (*table.key, light_name("distance", taken))
     ]
     body = sql.SQL(_SEARCH_BODY).format(
         query=sql.Identifier(names.search, light_name("query", taken)),
@@ -160,16 +158,13 @@ def _create(
 
 def _statement(spec: IndexSpec, names: IndexNames, taken: frozenset[str]) -> sql.Composed:
     """Return the plpgsql expression that gives the statement for the port."""
-    mirrored = mirrored_names(spec)
-    there = {
-        name: sql.Identifier(light_name(name, mirrored))
-        for name in ("query", "distance", *_PARAMETERS)
-    }
+    table = table_of(spec)
+    there = {name: sql.Identifier(column) for name, column in table.light.items()}
     here = {
         name: sql.Identifier(names.search, light_name(name, taken))
         for name in ("query", *_PARAMETERS)
     }
-    keys: list[Part] = [sql.Identifier(column.name) for column in spec.table.key]
+    keys: list[Part] = [sql.Identifier(name) for name in table.key]
     start = sql.SQL("SELECT {}, {} FROM {} WHERE {} = ").format(
         joined(keys), there["distance"], qualified(DEFAULT_NAME, spec.name), there["query"]
     )

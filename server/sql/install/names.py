@@ -11,17 +11,6 @@ NAME_LIMIT_BYTES = 63
 #: Schema and foreign server where nothing else is asked for; the schema at the port, always.
 DEFAULT_NAME = "vecmirror"
 
-#: Columns of the light form, in the order of the remote table, with their types.
-LIGHT_COLUMNS = {
-    "query": "vector",
-    "k": "integer",
-    "distance": "double precision",
-    "filter": "text",
-    "recall_target": "double precision",
-    "min_lsn": "pg_lsn",
-    "consistency": "text",
-}
-
 _TAG = re.compile(r"made by vecmirror sql-install (?:for index (\S+)|for all indexes), (\w+)")
 
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 from psycopg import sql
 
 from server.spec import IndexSpec
+from server.sql.tables import table_of
 
 from .facts import BaseTable, Options
-from .foreign import mirrored_names, plain_type
-from .names import LIGHT_COLUMNS, IndexNames, light_name
+from .names import IndexNames, light_name
 from .statement import Part, joined, qualified
 
 
@@ -50,7 +50,8 @@ def create_row_function(
 
 def key_types(spec: IndexSpec) -> sql.Composed:
     """Return the types of the key columns, which tell the function from others of its name."""
-    return joined([plain_type(column.type) for column in spec.table.key])
+    table = table_of(spec)
+    return joined([sql.SQL(table.columns[name].type.spoken) for name in table.key])
 
 
 def create_view(
@@ -78,10 +79,13 @@ def _columns(spec: IndexSpec, base: BaseTable) -> list[Part]:
         sql.Identifier("f" if name == indexed and not base.row_security else "b", name)
         for name in base.columns
     ]
-    mirrored = mirrored_names(spec)
-    taken = mirrored | frozenset(base.columns)
-    for name in LIGHT_COLUMNS:
-        source = sql.Identifier("f", light_name(name, mirrored))
+    taken = frozenset([*base.columns, *_mirrored(spec)])
+    for name, there in table_of(spec).light.items():
         shown = sql.Identifier(light_name(name, taken))
-        columns.append(sql.SQL("{} AS {}").format(source, shown))
+        columns.append(sql.SQL("{} AS {}").format(sql.Identifier("f", there), shown))
     return columns if base.columns else [sql.SQL("b.*"), *columns]
+
+
+def _mirrored(spec: IndexSpec) -> list[str]:
+    columns = table_of(spec).columns.values()
+    return [column.name for column in columns if column.role != "light"]
