@@ -6,5 +6,6 @@ from .build import why_not
 from .device import EmulatedDevice
 from .failures import Failures
 from .module import SCHEDULES, Schedule
+from .traffic import Report
 
-__all__ = ["SCHEDULES", "EmulatedDevice", "Failures", "Schedule", "why_not"]
+__all__ = ["SCHEDULES", "EmulatedDevice", "Failures", "Report", "Schedule", "why_not"]

@@ -21,13 +21,15 @@ from gpu.arrays import U8, AnyArray
 from gpu.cuda import compile as compiling
 from gpu.cuda.device import Argument, Buffer, Kernel, MemoryInfo, Stream
 from gpu.cuda.instances import names_of
-from gpu.errors import BackendError
+from gpu.errors import BackendError, DeviceLost
 
 from . import build
+from .checker import Checker, with_source_line
 from .failures import Failures, Operation
 from .memory import Allocation, EmulatedBuffer, Memory, PinnedHost
 from .module import Instance, Module, Order, Schedule
-from .streams import EmulatedStream
+from .streams import EmulatedGraph, EmulatedStream
+from .traffic import Report
 
 #: Pattern of host memory that a lazy download has not reached yet.
 NOT_YET = 0xDD
@@ -66,7 +68,7 @@ class EmulatedDevice:
         self.order = Order(schedule, seed)
         self.launched: list[Kernel] = []
         self.failures = Failures()
-        self.checked = checked
+        self.checker = Checker((sources, compiling.KERNELS)) if checked else None
         self._lazy = lazy
         self._sources = sources
         self._defines = tuple(defines)
@@ -91,18 +93,26 @@ class EmulatedDevice:
         """Allocate; IndexFull beyond the limit."""
         with self._lock:
             self.failures.check("empty")
-            return EmulatedBuffer(self._memory.allocate(nbytes), self._freed)
+            allocation = self._memory.allocate(nbytes)
+            if self.checker:
+                self.checker.add(allocation)
+            return EmulatedBuffer(allocation, self._freed)
 
     def pinned(self, shape: Sequence[int], dtype: np.dtype[np.generic]) -> AnyArray:
         """Allocate host memory that kernels can read by its address."""
         with self._lock:
             self.failures.check("pinned")
             nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-            host = PinnedHost(self._memory.pin(nbytes), self._freed)
+            allocation = self._memory.pin(nbytes)
+            if self.checker:
+                self.checker.add(allocation)
+            host = PinnedHost(allocation, self._freed)
         return np.asarray(host).view(dtype).reshape(tuple(shape))
 
     def _freed(self, allocation: Allocation) -> None:
         with self._lock:
+            if self.checker:
+                self.checker.remove(allocation)
             busy = any(not s.idle for s in self._streams)
             self._memory.release(allocation, keep=busy)
             if not busy:
@@ -112,7 +122,7 @@ class EmulatedDevice:
         """Copy a contiguous host array to the device; lazily, it is read when the stream runs."""
         source = _bytes_of(host)
         target = self._part(to, offset_bytes, source.size)
-        self._queue("upload", stream, lambda: np.copyto(target, source))
+        self._queue("upload", stream, lambda: self._write(target, source))
 
     def download(self, source: Buffer, offset_bytes: int, to: AnyArray, stream: Stream) -> None:
         """Copy from the device; lazily, the host array holds rubbish until the stream has run."""
@@ -134,14 +144,14 @@ class EmulatedDevice:
         """Copy within the device."""
         part = self._part(source, source_offset_bytes, nbytes)
         target = self._part(to, to_offset_bytes, nbytes)
-        self._queue("copy", stream, lambda: np.copyto(target, part))
+        self._queue("copy", stream, lambda: self._write(target, part))
 
     def fill(
         self, buffer: Buffer, offset_bytes: int, nbytes: int, byte: int, stream: Stream
     ) -> None:
         """Set bytes."""
         part = self._part(buffer, offset_bytes, nbytes)
-        self._queue("fill", stream, lambda: part.fill(byte))
+        self._queue("fill", stream, lambda: self._write(part, np.uint8(byte)))
 
     def launch(
         self,
@@ -170,6 +180,24 @@ class EmulatedDevice:
                 lambda: self._run(instance, grid, block, values, shared_bytes, used),
             )
 
+    def capture(self, stream: Stream, work: Callable[[], None]) -> EmulatedGraph:
+        """Record what ``work`` queues on ``stream`` instead of running it."""
+        with self._lock:
+            return EmulatedGraph(_own(stream).recorded(work))
+
+    def traffic(self) -> Report:
+        """Return what the checker counted since the last call."""
+        if self.checker is None:
+            raise BackendError("only a checked device counts: EmulatedDevice(checked=True)")
+        report = self.checker.report()
+        self.checker.clear()
+        return report
+
+    def _write(self, target: U8, source: U8 | np.uint8) -> None:
+        np.copyto(target, source)
+        if self.checker:
+            self.checker.written(target.ctypes.data, target.size)
+
     def _run(
         self,
         instance: Instance,
@@ -184,15 +212,14 @@ class EmulatedDevice:
         try:
             instance.run(grid, block, values, shared_bytes, self.order)
         except BackendError as error:
-            self.failures.lose(str(error))
-            raise
+            message = with_source_line(str(error))
+            self.failures.lose(message)
+            raise DeviceLost(message) from None
 
     def _queue(self, operation: Operation, stream: Stream, work: Callable[[], None]) -> None:
-        if not isinstance(stream, EmulatedStream):
-            raise BackendError(f"{operation} wants a stream of this device")
         with self._lock:
             self.failures.check(operation)
-            stream.queue(work)
+            _own(stream).queue(work)
 
     def _part(self, buffer: Buffer, offset_bytes: int, nbytes: int) -> U8:
         if not isinstance(buffer, EmulatedBuffer):
@@ -214,11 +241,17 @@ class EmulatedDevice:
             names = (kernel.name,)
         defines = (f"__CUDA_ARCH__={self.compute_capability * 10}", *self._defines)
         text = compiling.source(kernel.stem, self._sources)
-        key = (text, *names, "", *defines, str(self.checked))
+        key = (text, *names, "", *defines, str(self.checker is not None))
         if key not in _MODULES:
-            path = build.kernels(text, names, checked=self.checked, defines=defines)
+            path = build.kernels(text, names, checked=self.checker is not None, defines=defines)
             _MODULES[key] = Module(path, names)
         return _MODULES[key].instances[kernel.name]
+
+
+def _own(stream: Stream) -> EmulatedStream:
+    if not isinstance(stream, EmulatedStream):
+        raise BackendError("this is not a stream of the emulated device")
+    return stream
 
 
 def _bytes_of(host: AnyArray) -> U8:

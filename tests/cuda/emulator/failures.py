@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from gpu.errors import BackendError
+from gpu.errors import DeviceLost
 
 Operation: TypeAlias = Literal[
     "empty", "pinned", "upload", "download", "copy", "fill", "launch", "synchronize", "stream"
@@ -25,13 +25,13 @@ class Failures:
         self._planned[operation] = (after, error, sticky)
 
     def lose(self, reason: str) -> None:
-        """From now on every operation raises BackendError, as CUDA does after a kernel fault."""
+        """From now on every operation raises DeviceLost, as CUDA does after a kernel fault."""
         self._lost = self._lost or reason
 
     def check(self, operation: Operation) -> None:
         """Raise what is planned for this call."""
         if self._lost:
-            raise BackendError(f"the device's context is lost: {self._lost}")
+            raise DeviceLost(f"the device's context is lost: {self._lost}")
         if operation not in self._planned:
             return
         left, error, sticky = self._planned.pop(operation)

@@ -10,7 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from gpu.cuda.device import Event
+from gpu.cuda.device import Event, Stream
+from gpu.errors import BackendError
 
 
 class EmulatedEvent:
@@ -35,6 +36,7 @@ class EmulatedStream:
         self._queue: deque[Callable[[], None]] = deque()
         self._queued = 0
         self._done = 0
+        self._recording: list[Callable[[], None]] | None = None
 
     @property
     def idle(self) -> bool:
@@ -44,6 +46,9 @@ class EmulatedStream:
     def queue(self, work: Callable[[], None]) -> None:
         """Take work; run it at once unless lazy."""
         with self._lock:
+            if self._recording is not None:
+                self._recording.append(work)
+                return
             self._queue.append(work)
             self._queued += 1
             if not self._lazy:
@@ -60,6 +65,8 @@ class EmulatedStream:
     def synchronize(self) -> None:
         """Run everything that is queued."""
         with self._lock:
+            if self._recording is not None:
+                raise BackendError("a stream that is being captured cannot be waited for")
             self._guard()
             self.run_until(self._queued)
 
@@ -68,6 +75,30 @@ class EmulatedStream:
         with self._lock:
             return EmulatedEvent(self, self._queued)
 
+    def recorded(self, work: Callable[[], None]) -> list[Callable[[], None]]:
+        """Return what ``work`` queues, without running it."""
+        with self._lock:
+            self._recording = recording = []
+            try:
+                work()
+            finally:
+                self._recording = None
+            return recording
+
     def wait_for(self, event: Event) -> None:
         """Queue a wait for another stream's event."""
         self.queue(event.wait)
+
+
+class EmulatedGraph:
+    """Recorded work, queued again by each launch."""
+
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self._work = work
+
+    def launch(self, stream: Stream) -> None:
+        """Queue all of it."""
+        if not isinstance(stream, EmulatedStream):
+            raise BackendError("this is not a stream of the emulated device")
+        for piece in self._work:
+            stream.queue(piece)
