@@ -1,0 +1,141 @@
+"""Prepared statements and portals of one connection, by name; the empty name is the unnamed one.
+
+Invariants:
+
+- What a connection holds is bounded in number and in bytes.
+- A portal runs once; what is left of its rows is fetched by later Executes. Portals end with the
+  transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.sql.answers import Answer, Prepared
+from server.sql.errors import SqlError
+
+from . import messages
+from .encoding import Writer, writers_of
+
+#: Named statements, and portals, that one connection may hold.
+_MOST = 5_000
+
+
+@dataclass(slots=True)
+class Statement:
+    """A statement ready to run; ``prepared`` None: an empty one. ``size``: bytes of its message."""
+
+    prepared: Prepared | None
+    size: int
+    _shapes: dict[tuple[int, ...], tuple[bytes, tuple[Writer, ...]]] = field(default_factory=dict)
+
+    def description(self, formats: tuple[int, ...]) -> bytes:
+        """Return RowDescription, or NoData; ``formats``: one for each column."""
+        return self._shape(formats)[0]
+
+    def writers(self, formats: tuple[int, ...]) -> tuple[Writer, ...]:
+        """Return what writes the columns' values."""
+        return self._shape(formats)[1]
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns that it returns."""
+        return len(self.prepared.columns or ()) if self.prepared else 0
+
+    def _shape(self, formats: tuple[int, ...]) -> tuple[bytes, tuple[Writer, ...]]:
+        """Return what is the same each time it runs; made once for each choice of formats."""
+        found = self._shapes.get(formats)
+        if found is None:
+            columns = self.prepared.columns if self.prepared else None
+            found = messages.NO_DATA, ()
+            if columns is not None:
+                writers = writers_of(columns, formats)
+                found = messages.row_description(columns, formats), writers
+            if len(self._shapes) < 2:  # all text and all binary: clients use these two
+                self._shapes[formats] = found
+        return found
+
+
+@dataclass(slots=True)
+class Portal:
+    """A statement with its parameters; ``answer`` None: it has not been run."""
+
+    statement: Statement
+    parameters: tuple[object, ...]
+    formats: tuple[int, ...]
+    size: int
+    answer: Answer | None = None
+    finished: bool = False
+
+
+class Holdings:
+    """Everything that a connection has prepared. ``max_bytes`` bounds it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._statements: dict[str, Statement] = {}
+        self._portals: dict[str, Portal] = {}
+        self._max_bytes, self._bytes = max_bytes, 0
+
+    def statement(self, name: str) -> Statement:
+        """Return a prepared statement; raise 26000."""
+        try:
+            return self._statements[name]
+        except KeyError:
+            called = f'prepared statement "{name}"' if name else "unnamed prepared statement"
+            raise SqlError("26000", f"{called} does not exist") from None
+
+    def portal(self, name: str) -> Portal:
+        """Return a portal; raise 34000."""
+        try:
+            return self._portals[name]
+        except KeyError:
+            raise SqlError("34000", f'portal "{name}" does not exist') from None
+
+    def add_statement(self, name: str, statement: Statement) -> None:
+        """Hold a statement; only the unnamed one may replace another."""
+        if name and name in self._statements:
+            raise SqlError("42P05", f'prepared statement "{name}" already exists')
+        self.close_statement(name)
+        self._take(statement.size, len(self._statements))
+        self._statements[name] = statement
+
+    def add_portal(self, name: str, portal: Portal) -> None:
+        """Hold a portal; only the unnamed one may replace another."""
+        if name and name in self._portals:
+            raise SqlError("42P03", f'portal "{name}" already exists')
+        self.close_portal(name)
+        self._take(portal.size, len(self._portals))
+        self._portals[name] = portal
+
+    def close_statement(self, name: str) -> None:
+        """Let go of a statement and its portals, if there is one of this name."""
+        closed = self._statements.pop(name, None)
+        if closed is not None:
+            self._bytes -= closed.size
+            for portal in [key for key, one in self._portals.items() if one.statement is closed]:
+                self.close_portal(portal)
+
+    def close_portal(self, name: str) -> None:
+        """Let go of a portal, if there is one of this name."""
+        closed = self._portals.pop(name, None)
+        self._bytes -= 0 if closed is None else closed.size
+
+    def close_statements(self) -> None:
+        """Let go of all statements: DEALLOCATE ALL."""
+        for name in list(self._statements):
+            self.close_statement(name)
+
+    def close_portals(self) -> None:
+        """Let go of all portals: the transaction has ended."""
+        if self._portals:
+            for name in list(self._portals):
+                self.close_portal(name)
+
+    def _take(self, size: int, held: int) -> None:
+        if held >= _MOST or self._bytes + size > self._max_bytes:
+            raise SqlError(
+                "54000",
+                "this connection holds too many prepared statements or portals",
+                hint="close those that are no longer needed",
+            )
+        self._bytes += size
