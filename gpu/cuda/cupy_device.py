@@ -122,6 +122,13 @@ class CupyDevice:
         return 10 * int(self._properties["major"]) + int(self._properties["minor"])
 
     @property
+    def pci_bus_id(self) -> str:
+        """Where the card is, as NVML names it."""
+        with self.calling("asking for the card's place") as cupy:
+            place = cupy.cuda.runtime.deviceGetPCIBusId(self.options.number)
+        return place.decode() if isinstance(place, bytes) else str(place)
+
+    @property
     def multiprocessors(self) -> int:
         """Number of SMs."""
         return int(self._properties["multiProcessorCount"])
