@@ -30,7 +30,7 @@ def _real() -> Device:
 
 @pytest.fixture(params=[*SCHEDULES, pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Device:
-    """Each schedule of the emulator; with ``-m gpu`` the real card."""
+    """Take each schedule of the emulator; with ``-m gpu`` the real card."""
     if request.param == "cuda":
         return _real()
     return _emulated(schedule=request.param)
@@ -38,7 +38,7 @@ def device(request: pytest.FixtureRequest) -> Device:
 
 @pytest.fixture(params=["random", pytest.param("cuda", marks=pytest.mark.gpu)])
 def one_device(request: pytest.FixtureRequest) -> Device:
-    """The random schedule only, for cases that take long; with ``-m gpu`` the real card."""
+    """Take the random schedule alone, for long cases; with ``-m gpu`` the real card."""
     if request.param == "cuda":
         return _real()
     return _emulated(schedule="random")
@@ -46,7 +46,7 @@ def one_device(request: pytest.FixtureRequest) -> Device:
 
 @pytest.fixture
 def checked() -> EmulatedDevice:
-    """The emulator with the checker: small cases only. ``checked.traffic()`` has the counts."""
+    """Watch every access (small cases only); ``checked.traffic()`` has the counts."""
     return _emulated(checked=True)
 
 

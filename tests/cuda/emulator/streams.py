@@ -78,7 +78,8 @@ class EmulatedStream:
     def recorded(self, work: Callable[[], None]) -> list[Callable[[], None]]:
         """Return what ``work`` queues, without running it."""
         with self._lock:
-            self._recording = recording = []
+            recording: list[Callable[[], None]] = []
+            self._recording = recording
             try:
                 work()
             finally:
