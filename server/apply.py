@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from gpu import Backend, Index
 from pgsync.changes import BatchKind, ChangeBatch
 
 from .batches import Changes, Position
@@ -50,9 +51,15 @@ class CopyProgress:
 class Applier:
     """Contents, staged changes and the shadow of a copy; ``publish`` gets every new state."""
 
-    def __init__(self, spec: IndexSpec, publish: Callable[[MirrorState], None]) -> None:
-        self.spec, self.feed = spec, Feed()
-        self.contents = Contents(spec)
+    def __init__(
+        self,
+        spec: IndexSpec,
+        publish: Callable[[MirrorState], None],
+        backend: Backend | None = None,
+    ) -> None:
+        """Start empty; ``backend`` is what new contents search with, None: the best one here."""
+        self.spec, self.feed, self.backend = spec, Feed(), backend
+        self.contents = self._empty()
         self.applied_lsn = 0
         #: The highest watermark received; ahead of ``applied_lsn`` only while a pin holds.
         self.received_lsn = 0
@@ -164,6 +171,9 @@ class Applier:
             self.state = replace(self.state, applied_lsn=self.applied_lsn)
             self._publish(self.state)
 
+    def _empty(self) -> Contents:
+        return Contents(self.spec, Index(self.spec.index_params(), self.backend))
+
     def _stage(self, batch: ChangeBatch, changes: Changes, seq: int) -> None:
         new = changes.after(self._seen())
         if len(new):
@@ -179,7 +189,7 @@ class Applier:
         return max(0, self.received_lsn - 1), _LAST_ORDINAL
 
     def _begin_copy(self, batch: ChangeBatch, seq: int) -> None:
-        self._shadow = Contents(self.spec)
+        self._shadow = self._empty()
         self.copy = CopyProgress(seq, 0, batch.rows_total)
         self.staged.clear()
         self.held = False

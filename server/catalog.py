@@ -21,6 +21,7 @@ from threading import Lock
 
 import structlog
 
+from gpu.backend import Backend
 from gpu.errors import EngineError
 
 from .disk import storage_errors, sync_directory, sync_tree, write_durably
@@ -59,6 +60,11 @@ class Catalog:
         with storage_errors("opening the data directory"):
             self._indexes.mkdir(parents=True, exist_ok=True)
             self._lock_descriptor = _lock_directory(data_dir)
+
+    @property
+    def backend(self) -> Backend | None:
+        """What indexes are searched with; None: the best one here."""
+        return self._options.backend
 
     def load(self) -> None:
         """Open every index on disk; one that cannot be read is there but failed."""

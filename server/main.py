@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from .api.app import create_app
 from .auth import UnsafeExposure, refuse_unsafe_exposure
 from .catalog import Catalog
+from .device import DEVICE_LOST, DeviceWatch, NoDevice, open_device
 from .errors import StorageError
 from .logs import configure_logs
 from .mirror import MirrorOptions
@@ -50,7 +51,8 @@ class CannotListen(Exception):
 def serve(settings: Settings) -> int:
     """Run the server until a signal ends it; return the exit status of the process.
 
-    0: ended as asked. 1: the data directory or an address cannot be had. 2: unsafe settings.
+    0: ended as asked. 1: the data directory, an address or the card cannot be had. 2: unsafe
+    settings. 75: the card was lost; to be started anew.
     """
     configure_logs(settings.server.log_level, settings.server.log_format)
     # BLAS would start a thread for each core, and most of their time is spent on waiting for each

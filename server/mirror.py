@@ -27,6 +27,7 @@ from threading import Condition, Event, Lock
 import pyarrow as pa
 import structlog
 
+from gpu.backend import Backend
 from gpu.sample import MEMORY_BYTES
 from gpu.state import IndexState
 from gpu.trained import Trained
@@ -73,7 +74,8 @@ class MirrorOptions:
     ``compact_dead_rows`` and they are more than ``compact_dead_share`` of all.
     ``training_memory_bytes`` bounds what training takes besides the index it makes. Training,
     compaction and the like rest ``rest_factor`` times as long as they took before they come again.
-    ``background`` False leaves everything to the caller.
+    ``background`` False leaves everything to the caller. ``backend`` searches; None takes the best
+    one here.
     """
 
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
@@ -86,6 +88,7 @@ class MirrorOptions:
     training_memory_bytes: int = MEMORY_BYTES
     rest_factor: float = 5.0
     background: bool = True
+    backend: Backend | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +146,7 @@ class Mirror:
         self._queue: deque[_Entry] = deque()
         self._waiters, self._pins = Waiters(), Pins(time.monotonic)
         self._opened_s = clock()
-        self._applier = Applier(spec, self._waiters.wake)
+        self._applier = Applier(spec, self._waiters.wake, self.options.backend)
         self._heard = Heard(self._applier, clock)
         self._snapshots = path / "snapshots"
         snapshots.clear_unfinished(self._snapshots)

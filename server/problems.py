@@ -1,5 +1,7 @@
 """Errors as RFC 9457 problem documents: the one table from exception to status, type and retry.
 
+The SQL port takes its SQLSTATEs from the same table.
+
 Every error of every route is built here. A problem has the members ``type`` (a URN that never
 changes), ``title``, ``status``, ``detail`` (a sentence that says what to do), ``code`` (the last
 part of the type), ``retry`` (see Retry), ``request_id``, and those of ``Kind.members``. Details
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gpu.errors import BadInput, IndexFull
+from gpu.errors import BackendError, BadInput, DeviceLost, IndexFull
 from pgsync.lsn import format_lsn
 
 from . import auth, batcher, errors, searching, source
@@ -35,7 +37,8 @@ class Kind:
     """One kind of problem.
 
     ``members`` are further members, taken from the exception's attributes. ``advice`` is the
-    sentence that says what to do, where the exception's own message cannot know.
+    sentence that says what to do, where the exception's own message cannot know. ``sqlstate`` is
+    what the SQL port calls it (Postgres' documentation, appendix A).
     """
 
     status: int
@@ -44,6 +47,7 @@ class Kind:
     retry: Retry = Retry.NEVER
     members: tuple[str, ...] = ()
     advice: str = ""
+    sqlstate: str = "XX000"
 
     @property
     def type(self) -> str:
@@ -99,33 +103,56 @@ UNEXPECTED = Kind(500, "internal", "The server failed", Retry.LATER)
 #: A subclass that is not listed takes the kind of its nearest listed ancestor.
 KINDS: Mapping[type[Exception], Kind] = {
     # the request itself
-    MalformedBody: Kind(400, "malformed-body", "The body cannot be read"),
-    InvalidRequest: Kind(422, "invalid-request", "The request is not valid", members=("errors",)),
-    UnsupportedBody: Kind(415, "unsupported-media-type", "The body has a type this call lacks"),
-    BodyTooLarge: Kind(413, "body-too-large", "The body is too large", members=("limit_bytes",)),
-    NoRoute: Kind(404, "no-such-route", "There is nothing at this path"),
-    WrongMethod: Kind(405, "method-not-allowed", "This path has no such method"),
-    # who asks, and how much
-    auth.NoKey: Kind(401, "unauthorized", "An API key is needed"),
-    auth.KeyTooWeak: Kind(403, "forbidden", "This API key may not do that"),
-    batcher.Overloaded: Kind(429, "overloaded", "The server is busy", Retry.LATER),
-    SearchTimeout: Kind(504, "search-timeout", "The search took too long", Retry.LATER),
-    # searches
-    searching.BadSearch: Kind(422, "invalid-search", "The search cannot be answered"),
-    searching.WrongDimension: Kind(
-        422, "wrong-dimension", "The vector has another dimension", members=("expected",)
+    MalformedBody: Kind(400, "malformed-body", "The body cannot be read", sqlstate="08P01"),
+    InvalidRequest: Kind(
+        422, "invalid-request", "The request is not valid", members=("errors",), sqlstate="22023"
     ),
-    searching.NotFinite: Kind(422, "not-finite", "The vector has components that are not numbers"),
-    searching.UnknownRow: Kind(404, "unknown-row", "The index has no such row"),
-    BadInput: Kind(422, "invalid-search", "The search cannot be answered"),
+    UnsupportedBody: Kind(
+        415, "unsupported-media-type", "The body has a type this call lacks", sqlstate="08P01"
+    ),
+    BodyTooLarge: Kind(
+        413, "body-too-large", "The body is too large", members=("limit_bytes",), sqlstate="54000"
+    ),
+    NoRoute: Kind(404, "no-such-route", "There is nothing at this path", sqlstate="42601"),
+    WrongMethod: Kind(405, "method-not-allowed", "This path has no such method", sqlstate="42601"),
+    # who asks, and how much
+    auth.NoKey: Kind(401, "unauthorized", "An API key is needed", sqlstate="28000"),
+    auth.KeyTooWeak: Kind(403, "forbidden", "This API key may not do that", sqlstate="42501"),
+    batcher.Overloaded: Kind(
+        429, "overloaded", "The server is busy", Retry.LATER, sqlstate="53000"
+    ),
+    SearchTimeout: Kind(
+        504, "search-timeout", "The search took too long", Retry.LATER, sqlstate="57014"
+    ),
+    # searches
+    searching.BadSearch: Kind(
+        422, "invalid-search", "The search cannot be answered", sqlstate="22023"
+    ),
+    searching.WrongDimension: Kind(
+        422,
+        "wrong-dimension",
+        "The vector has another dimension",
+        members=("expected",),
+        sqlstate="22000",
+    ),
+    searching.NotFinite: Kind(
+        422, "not-finite", "The vector has components that are not numbers", sqlstate="22000"
+    ),
+    searching.UnknownRow: Kind(404, "unknown-row", "The index has no such row", sqlstate="P0002"),
+    BadInput: Kind(422, "invalid-search", "The search cannot be answered", sqlstate="22023"),
     FilterError: Kind(
-        422, "bad-filter", "The filter is not valid", members=("position", "sqlstate", "hint")
+        422,
+        "bad-filter",
+        "The filter is not valid",
+        members=("position", "sqlstate", "hint"),
+        sqlstate="42601",
     ),
     errors.UnknownColumn: Kind(
         422,
         "unknown-column",
         "There is no such column",
         advice="GET /v1/indexes/NAME lists the mirrored columns.",
+        sqlstate="42703",
     ),
     errors.StaleIndex: Kind(
         409,
@@ -134,32 +161,44 @@ KINDS: Mapping[type[Exception], Kind] = {
         Retry.LATER,
         ("applied_lsn", "wanted_lsn", "behind_bytes"),
         advice="Wait longer with timeout_ms, or search without min_lsn for what is there now.",
+        sqlstate="57014",
     ),
-    source.SourceNotConfigured: Kind(422, "no-source", "The server knows no source database"),
+    source.SourceNotConfigured: Kind(
+        422, "no-source", "The server knows no source database", sqlstate="55000"
+    ),
     source.SourceUnreachable: Kind(
-        503, "source-unreachable", "The source database does not answer", Retry.LATER
+        503,
+        "source-unreachable",
+        "The source database does not answer",
+        Retry.LATER,
+        sqlstate="58000",
     ),
     # indexes and their feed
-    errors.BadRequest: Kind(400, "bad-request", "The request cannot be done as sent"),
+    errors.BadRequest: Kind(
+        400, "bad-request", "The request cannot be done as sent", sqlstate="22023"
+    ),
     errors.BadBatch: Kind(
         400,
         "bad-batch",
         "The change batch is not valid",
         advice="The sidecar and the server must have the same version.",
+        sqlstate="22023",
     ),
-    errors.BadName: Kind(422, "bad-name", "The index name is not allowed"),
+    errors.BadName: Kind(422, "bad-name", "The index name is not allowed", sqlstate="42602"),
     errors.UnknownIndex: Kind(
         404,
         "unknown-index",
         "There is no such index",
         advice="GET /v1/indexes lists those there are; vecmirror attach makes one.",
+        sqlstate="42P01",
     ),
-    errors.UnknownPin: Kind(404, "unknown-pin", "There is no such pin"),
+    errors.UnknownPin: Kind(404, "unknown-pin", "There is no such pin", sqlstate="42704"),
     errors.IndexExists: Kind(
         409,
         "index-exists",
         "An index of that name exists",
         advice="Choose another name, or delete it first.",
+        sqlstate="42P07",
     ),
     errors.StaleEpoch: Kind(
         409,
@@ -168,6 +207,7 @@ KINDS: Mapping[type[Exception], Kind] = {
         Retry.RESYNC,
         ("epoch", "current"),
         advice="Go on with the newest epoch, or begin a new copy with a higher one.",
+        sqlstate="55000",
     ),
     errors.ResyncRequired: Kind(
         409,
@@ -175,8 +215,11 @@ KINDS: Mapping[type[Exception], Kind] = {
         "The table must be copied again",
         Retry.RESYNC,
         advice="Send a new copy of the table with the next epoch.",
+        sqlstate="55000",
     ),
-    errors.PinConflict: Kind(409, "pin-conflict", "The pin cannot be had as asked", Retry.LATER),
+    errors.PinConflict: Kind(
+        409, "pin-conflict", "The pin cannot be had as asked", Retry.LATER, sqlstate="55006"
+    ),
     # the state of the server
     errors.NotReady: Kind(
         503,
@@ -184,12 +227,14 @@ KINDS: Mapping[type[Exception], Kind] = {
         "The index cannot answer yet",
         Retry.LATER,
         advice="Try again when GET /readyz says yes.",
+        sqlstate="57P03",
     ),
     errors.MirrorFailed: Kind(
         503,
         "index-failed",
         "The index has failed",
         advice="Delete the index and attach it anew; the rows are safe in Postgres.",
+        sqlstate="58000",
     ),
     errors.StorageFull: Kind(
         507,
@@ -197,13 +242,31 @@ KINDS: Mapping[type[Exception], Kind] = {
         "The server's disk is full",
         Retry.LATER,
         advice="Free space under server.data_dir; nothing that was acknowledged is lost.",
+        sqlstate="53100",
     ),
-    errors.StorageError: Kind(500, "storage", "The server's disk refused", Retry.LATER),
+    errors.StorageError: Kind(
+        500, "storage", "The server's disk refused", Retry.LATER, sqlstate="58030"
+    ),
+    DeviceLost: Kind(
+        503,
+        "device-lost",
+        "The server's card is lost",
+        Retry.LATER,
+        advice="The server ends and is started anew by whoever supervises it.",
+    ),
+    BackendError: Kind(
+        503,
+        "device-failed",
+        "The server's card could not do this",
+        Retry.LATER,
+        advice="Try again; the server's log tells more.",
+    ),
     IndexFull: Kind(
         507,
         "index-full",
         "The index cannot hold more rows",
         advice="Delete rows or give the server more memory.",
+        sqlstate="54000",
     ),
 }
 

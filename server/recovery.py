@@ -70,7 +70,7 @@ def _load(applier: Applier, journal: Journal, path: Path) -> snapshot.Position:
     position = snapshot.read_position(path)
     if not journal.first_seq <= position.journal_seq <= journal.next_seq:
         raise JournalCorrupt(f"the journal does not reach back to snapshot {path.name}")
-    contents, position = snapshot.read_snapshot(path, applier.spec)
+    contents, position = snapshot.read_snapshot(path, applier.spec, applier.backend)
     feed = Feed(position.system_id, position.epoch, lost=position.lost)
     applier.restore(contents, feed, position.applied_lsn)
     return position

@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import structlog
 import xxhash
 from numpy.typing import NDArray
 
+from gpu import Backend, Index, IndexFull, open_backend
 from gpu.errors import FileCorrupt
-from gpu.index import Index
 
 from .columns import ColumnCodec, ColumnView
 from .contents import Contents
@@ -37,6 +38,8 @@ from .errors import SnapshotCorrupt
 from .frozen import Frozen, freeze
 from .keys import KeyView, raw_keys
 from .spec import IndexSpec
+
+log = structlog.get_logger("vecmirror.snapshot")
 
 _VERSION = 1
 _MANIFEST, _INDEX, _ROWS, _ATTIC = "manifest.json", "index.vm", "rows.arrow", "attic.arrow"
@@ -102,15 +105,20 @@ def read_position(path: Path) -> Position:
     return Position(**_read_manifest(path)["position"])
 
 
-def read_snapshot(path: Path, spec: IndexSpec) -> tuple[Contents, Position]:
-    """Read a snapshot, every byte checked; raise SnapshotCorrupt or StorageError."""
+def read_snapshot(
+    path: Path, spec: IndexSpec, backend: Backend | None = None
+) -> tuple[Contents, Position]:
+    """Read a snapshot, every byte checked; raise SnapshotCorrupt or StorageError.
+
+    An index that does not fit on the card of ``backend`` is searched on the CPU.
+    """
     manifest = _read_manifest(path)
     with storage_errors("reading a snapshot"):
         for name, checksum in manifest["files"].items():
             if _checksum(path / name) != checksum:
                 raise SnapshotCorrupt(f"snapshot {path.name}: {name} is not what was written")
         try:
-            contents = _read_contents(path, spec)
+            contents = _read_contents(path, spec, backend)
         except (FileCorrupt, pa.ArrowException, KeyError, ValueError) as error:
             raise SnapshotCorrupt(f"snapshot {path.name} does not fit the index") from error
     return contents, Position(**manifest["position"])
@@ -175,8 +183,8 @@ def _write_rows(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
             writer.write_batch(batch)
 
 
-def _read_contents(path: Path, spec: IndexSpec) -> Contents:
-    contents = Contents(spec, Index.load(path / _INDEX))
+def _read_contents(path: Path, spec: IndexSpec, backend: Backend | None) -> Contents:
+    contents = Contents(spec, _read_index(path / _INDEX, spec, backend))
     if contents.index.params != spec.index_params():
         raise ValueError("the engine's parameters are not the index's")
     for batch in _read_rows(path / _ROWS):
@@ -189,6 +197,16 @@ def _read_contents(path: Path, spec: IndexSpec) -> Contents:
         raise ValueError("keys and vectors do not go together")
     contents.restore()
     return contents
+
+
+def _read_index(path: Path, spec: IndexSpec, backend: Backend | None) -> Index:
+    try:
+        return Index.load(path, backend)
+    except IndexFull as error:
+        if backend is None or backend.name != "cuda":
+            raise
+        log.warning("no room on the card; searched on the CPU", index=spec.name, reason=str(error))
+        return Index.load(path, open_backend("cpu"))
 
 
 def _keys(batch: pa.RecordBatch, spec: IndexSpec) -> list[Any]:

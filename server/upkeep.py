@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gpu.errors import TrainingStopped
+from gpu.errors import IndexFull, TrainingStopped
 from gpu.rewriting import rewritten
 from gpu.training import train
 
@@ -124,7 +124,14 @@ class Upkeep:
         if tail_rows < limit and now_s - self._tail_seen_s < _TAIL_REST_S:
             return False
         self._tail_seen_s = now_s
-        return self._mirror.encode_some(limit) > 0
+        if not self._may("encoding"):
+            return False
+        try:
+            return self._mirror.encode_some(limit) > 0
+        except IndexFull as error:  # rows stay in the tail, where searches find them
+            self._not_before_s["encoding"] = time.monotonic() + _RETRY_S
+            log.warning("no room for more lists", index=self._mirror.spec.name, reason=str(error))
+            return False
 
     def _train(self) -> None:
         index, memory_bytes = self._mirror.state.index, self._mirror.options.training_memory_bytes

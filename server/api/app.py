@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from gpu import warm_up
+from gpu import BackendError, warm_up
 from server.catalog import CatalogLike
 from server.problems import (
     KINDS,
@@ -95,7 +95,12 @@ def _load(context: Context) -> None:
         context.load_failed = True
         return
     log.info("catalog loaded", took_s=round(perf_counter() - started_s, 3))
-    took_s = warm_up()
+    try:
+        took_s = warm_up(context.catalog.backend)
+    except BackendError:
+        log.exception("the search kernels cannot be compiled or run")
+        context.load_failed = True
+        return
     context.warm = True
     log.info("search kernels ready", took_s=round(took_s, 3))
 

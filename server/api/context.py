@@ -12,6 +12,7 @@ from fastapi import Request
 from server.auth import Keyring
 from server.batcher import Batcher, Overloaded
 from server.catalog import CatalogLike
+from server.device_care import DeviceCollector
 from server.errors import StaleIndex
 from server.freshness import FeedWatch
 from server.metrics import SEARCHES_QUEUED, SEARCHES_WAITING, IndexFigures, Metrics
@@ -50,6 +51,8 @@ class Context:
         self.metrics.watch(SEARCHES_QUEUED, lambda: self.batcher.queued)
         self.metrics.watch(SEARCHES_WAITING, lambda: self._waiting)
         self.metrics.watch_indexes(self.figures)
+        if catalog.backend is not None:
+            self.metrics.registry.register(DeviceCollector(catalog.backend))
 
     def lag_ms(self, name: str, applied_lsn: int) -> float | None:
         """Return the milliseconds since the index had everything; None before it first did."""
@@ -80,6 +83,10 @@ class Context:
         finally:
             self._waiting -= 1
             mirror.remove_waiter(token)
+
+    async def source_lsn(self) -> int:
+        """Return how far the source has flushed its log; raise as ``SourceClock.flush_lsn``."""
+        return await asyncio.to_thread(self.source.flush_lsn)
 
     def close(self) -> None:
         """Wait for running work, then close the source connection. Blocking."""

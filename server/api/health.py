@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from gpu.cuda_backend import CudaBackend
 from server.mirror import MirrorLike
 
 from .context import Context
@@ -54,8 +55,11 @@ async def metrics(server: Server) -> Response:
 def not_ready(server: Context) -> list[str]:
     """Return every reason why the server is not ready; none: it is."""
     reasons = []
+    backend = server.catalog.backend
+    if isinstance(backend, CudaBackend) and backend.lost is not None:
+        reasons.append(f"the card is lost: {backend.lost}")
     if server.load_failed:
-        reasons.append("the catalog could not be loaded; the log says why")
+        reasons.append("the catalog or the kernels could not be loaded; the log says why")
     elif server.catalog.loading:
         reasons.append("the catalog is still loading")
     elif not server.warm:
