@@ -19,7 +19,26 @@ class Instance:
 
 
 #: Stem of ``kernels/STEM.cu`` -> its instances.
-INSTANCES: Mapping[str, tuple[Instance, ...]] = {}
+INSTANCES: Mapping[str, tuple[Instance, ...]] = {
+    "coarse": (Instance("coarse_few"), Instance("choose"), Instance("prepare")),
+    "place": (Instance("place"),),
+    "products": (
+        Instance("rotate"),
+        Instance("half_squares"),
+        Instance("list_scores"),
+        Instance("nearest"),
+    ),
+    "scan_slices": (
+        Instance("scan_slices<4, float, true>"),
+        Instance("scan_slices<8, f16, true>"),
+        Instance("scan_slices<8, float, true>"),
+        Instance("scan_slices<4, float, false>"),
+        Instance("scan_slices<8, float, false>"),
+        Instance("score_all<4>"),
+        Instance("score_all<8>"),
+    ),
+    "tables": (Instance("make_tables"),),
+}
 
 
 def names_of(stem: str, compute_capability: int) -> tuple[str, ...]:
