@@ -7,4 +7,6 @@ pytest_plugins = [
     "tests.fix_receiver",
     "tests.fix_mirroring",
     "tests.fix_mirrors",
+    "tests.fix_sql_wire",
+    "tests.fix_sql",
 ]
