@@ -169,7 +169,7 @@ DEVICE Row row_of(const int4* spans, const float4* factors, const u64* pages, in
 }
 
 DEVICE uint4 codes_of(const Row& row, int chunk) {
-  return load_streaming((const uint4*)(row.group + (i64)CHUNK_ROW_BYTES * chunk) + lane_id());
+  return load_streaming((const uint4*)(row.group + (i64)CHUNK_ROW_BYTES * chunk) + lane_id());  // @codes
 }
 DEVICE int row_id_of(const Row& row, int chunks) {
   return *(const int*)(row.group + (i64)CHUNK_ROW_BYTES * chunks + IDS_AT + 4 * lane_id());

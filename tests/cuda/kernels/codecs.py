@@ -41,6 +41,8 @@ def made_codec(rng: np.random.Generator, sizes: Sizes) -> Codec:
     centroids = rng.standard_normal((nlist, placed)).astype(np.float32)
     if rotation is None:
         centroids[:, sizes.dim :] = 0
+    else:  # Means of rotated rows lie where rotated rows lie.
+        centroids = centroids[:, : sizes.dim] @ rotation
     return Codec(
         metric=sizes.metric,
         bits=sizes.bits,
