@@ -34,6 +34,8 @@ class Context:
         self.settings, self.catalog = settings, catalog
         self.keyring = Keyring.from_settings(settings)
         self.metrics, self.feeds = Metrics(), FeedWatch()
+        #: Requests that were answered as asked are logged at this level only.
+        self.log_requests = server.log_level == "debug"
         self.source = SourceClock(
             dsn.get_secret_value() if dsn else None, settings.source.connect_timeout_s
         )

@@ -61,7 +61,7 @@ class Typed:
     """A parameter whose type its sender has fixed; ``value`` in the form of literals."""
 
     type: str
-    value: Value | None
+    value: Any
 
 
 Parameters = Sequence[object] | Mapping[str, object] | Mapping[int, object] | None
@@ -188,11 +188,13 @@ class _Checker:
     def _name(self, tree: syntax.Name) -> Checked:
         if tree.name in self._types:
             return Column(self._types[tree.name], tree.name)
-        close = difflib.get_close_matches(tree.name, list(self._types), 1)
+        # A name that cannot be shown is a port's own, for what it computes.
+        names = [name for name in self._types if name.isprintable()]
+        close = difflib.get_close_matches(tree.name, names, 1)
         if close:
             hint = f'did you mean "{close[0]}"?'
-        elif self._types:
-            hint = "the filter columns are " + ", ".join(sorted(self._types)[:50])
+        elif names:
+            hint = "the filter columns are " + ", ".join(sorted(names)[:50])
         else:
             hint = "the index mirrors no filter columns"
         message = f'column "{tree.name}" does not exist'

@@ -1,0 +1,96 @@
+"""Rows computed as they are asked for, in the threads that search."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import Executor
+
+from server.state import MirrorState
+
+from .binding import Bound
+from .hits import Batch, count
+from .outputs import Page, rows_of, writers
+
+Row = tuple[object, ...]
+#: Rows made in one step: their values take memory and the interpreter.
+_STEP_ROWS = 2048
+
+
+class FixedRows:
+    """Rows that are there already."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows, self._at = rows, 0
+
+    async def fetch(self, limit: int) -> list[Row]:
+        """Return the next rows."""
+        part = self._rows[self._at : self._at + limit]
+        self._at += len(part)
+        return part
+
+
+class LazyRows:
+    """The rows of one execution over one state; one reader.
+
+    A fetch that was given up while a thread worked for it loses no rows: the next one waits for
+    that thread and gets what it made.
+    """
+
+    def __init__(
+        self, state: MirrorState, bound: Bound, found: Iterator[Batch], executor: Executor
+    ) -> None:
+        self._state, self._bound, self._found = state, bound, found
+        self._executor = executor
+        self._made: list[Row] = []
+        self._left: Batch | None = None
+        self._ended = False
+        self._working: asyncio.Future[None] | None = None
+        self._writers = writers(bound)
+
+    async def fetch(self, limit: int) -> list[Row]:
+        """Return the next ``limit`` rows; raise what computing them raises."""
+        if self._working is not None and not self._working.done():
+            await asyncio.wait([self._working])
+        while len(self._made) < limit and not self._ended:
+            wanted = min(limit - len(self._made), _STEP_ROWS)
+            loop = asyncio.get_running_loop()
+            self._working = loop.run_in_executor(self._executor, self._make, wanted)
+            await self._working
+        rows, self._made = self._made[:limit], self._made[limit:]
+        return rows
+
+    def _make(self, wanted: int) -> None:
+        """Make up to ``wanted`` rows, in a thread."""
+        while wanted > 0 and not self._ended:
+            batch = self._left or next(self._found, None)
+            self._left = None
+            if batch is None:
+                self._ended = True
+                return
+            ids, distances = batch
+            if len(ids) > wanted:
+                later = None if distances is None else distances[wanted:]
+                self._left = ids[wanted:], later
+                ids, distances = ids[:wanted], None if distances is None else distances[:wanted]
+            page = Page(self._state, self._bound, ids, distances)
+            self._made += rows_of(page, self._writers)
+            wanted -= len(ids)
+
+
+class CountedRows:
+    """The one row of ``count(*)``."""
+
+    def __init__(self, state: MirrorState, bound: Bound, executor: Executor) -> None:
+        self._state, self._bound, self._executor = state, bound, executor
+        self._given = False
+
+    async def fetch(self, limit: int) -> list[Row]:
+        """Return the count, once."""
+        if self._given or limit < 1:
+            return []
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._executor, count, self._state, self._bound)
+        self._given = True
+        skipped = self._bound.offset > 0 or self._bound.limit == 0
+        return [] if skipped else [(found,)]
