@@ -9,7 +9,7 @@ import numpy as np
 
 from .arrays import F32, I64, U8, Bool
 from .backend import Depth
-from .bitmap import bits_at, unpack
+from .bitmap import bits_at, count, unpack
 from .errors import BadInput
 from .hits import SearchResult, merge, no_hits
 from .trained import Trained
@@ -152,7 +152,7 @@ def _matches(query: Query, start: int, stop: int) -> range | I64:
 
 
 def _count(query: Query, n_rows: int) -> int:
-    return int(np.count_nonzero(unpack(query.allowed, 0, n_rows)))
+    return count(query.allowed, n_rows)
 
 
 def _without(allowed: U8, row_ids: I64) -> U8:

@@ -18,10 +18,11 @@ import numpy as np
 
 from .arrays import F32, I64, U8, Bool
 from .backend import Backend
-from .bitmap import count, pack, unpack
+from .bitmap import count, unpack
 from .errors import BadInput
 from .hits import SearchResult
 from .iteration import iterate
+from .mask import PackedMask, packed
 from .params import IndexParams
 from .query import Query, search
 from .rows import Rows
@@ -123,7 +124,7 @@ class IndexState:
         queries: F32,
         k: int,
         *,
-        mask: Bool | None = None,
+        mask: Bool | PackedMask | None = None,
         nprobe: int | None = None,
         rerank: int | None = None,
         exact: bool = False,
@@ -148,7 +149,9 @@ class IndexState:
         )
         return search(self, query)
 
-    def iterate(self, query: F32, mask: Bool | None = None) -> Iterator[tuple[I64, F32]]:
+    def iterate(
+        self, query: F32, mask: Bool | PackedMask | None = None
+    ) -> Iterator[tuple[I64, F32]]:
         """Yield (ids i64[b], distances f32[b]) of one query f32[d], each matching row once.
 
         Distances rise from batch to batch. Rows that the lists gave too late for their place come
@@ -170,13 +173,11 @@ class IndexState:
         """Write the state to one file: checksummed, fsynced, renamed into place."""
         write_state(self, path)
 
-    def _allowed(self, mask: Bool | None) -> U8:
+    def _allowed(self, mask: Bool | PackedMask | None) -> U8:
         if mask is None:
             return self.alive_bits
-        if mask.dtype != np.bool_ or mask.shape != (self.n_rows,):
-            raise BadInput(f"mask must be bool[{self.n_rows}], not {mask.dtype}{list(mask.shape)}")
-        packed = pack(mask)
-        return packed & self.alive_bits[: len(packed)]
+        bits = packed(mask, self.n_rows)
+        return bits & self.alive_bits[: len(bits)]
 
     def _checked(self, queries: F32) -> F32:
         array = np.ascontiguousarray(queries, dtype=np.float32)

@@ -19,10 +19,11 @@ from types import FrameType
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
 from .api.app import create_app
+from .api.context import Context
+from .api.direct import direct_protocol
 from .auth import UnsafeExposure, refuse_unsafe_exposure
 from .catalog import Catalog
 from .device import DEVICE_LOST, DeviceWatch, NoDevice, open_device
@@ -70,7 +71,7 @@ def serve(settings: Settings) -> int:
         return FAILED
     try:
         with listening(settings.server) as sockets:
-            asked_s = _run(create_app(settings, catalog), sockets, settings.server)
+            asked_s = _run(Context(settings, catalog), sockets, settings.server)
         save_grown(catalog.mirrors(), asked_s + settings.server.shutdown_grace_s)
     except CannotListen as error:
         log.error("the server does not start", reason=str(error))
@@ -92,15 +93,15 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _run(app: ASGIApp, sockets: Sequence[socket.socket], server: ServerSection) -> float:
+def _run(context: Context, sockets: Sequence[socket.socket], server: ServerSection) -> float:
     """Serve until a signal; return when it came."""
     config = uvicorn.Config(
-        app,
+        create_app(context.settings, context.catalog, context),
         log_config=None,
         access_log=False,
         server_header=False,
         loop="uvloop",
-        http="httptools",
+        http=direct_protocol(context),  # type: ignore[arg-type]  # a class, for uvicorn
         ws="none",
         lifespan="on",
         proxy_headers=False,  # addresses of callers are used nowhere

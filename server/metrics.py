@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from .freshness import Freshness
@@ -63,6 +65,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], Any] = {}
         self.search_duration = self._histogram(SEARCH_DURATION, ("index",), _DURATION_BUCKETS)
         self.searches = self._counter(SEARCHES, ("index", "outcome"))
         self.batch_queries = self._histogram(BATCH_QUERIES, (), _BATCH_BUCKETS)
@@ -73,6 +76,15 @@ class Metrics:
         Info("vecmirror_build", "Version of the server.", registry=self.registry).info(
             {"version": version("vecmirror")}
         )
+
+    def searched(self, index: str, outcome: str, took_s: float) -> None:
+        """Count one search of ``index`` and its time."""
+        self._child(self.searches, index, outcome).inc()
+        self._child(self.search_duration, index).observe(took_s)
+
+    def answered(self, method: str, status: int) -> None:
+        """Count one request."""
+        self._child(self.requests, method, str(status)).inc()
 
     def watch(self, name: str, read: Callable[[], int]) -> None:
         """Show what ``read`` returns when asked as the gauge ``name``."""
@@ -85,6 +97,13 @@ class Metrics:
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def _child(self, figure: MetricWrapperBase, *labels: str) -> Any:
+        """Return ``figure.labels(*labels)``, which takes longer to find than to count."""
+        child = self._children.get((figure, labels))
+        if child is None:
+            child = self._children[figure, labels] = figure.labels(*labels)
+        return child
 
     def _counter(self, name: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, SENTENCES[name], labels, registry=self.registry)

@@ -14,18 +14,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
+from gpu import PackedMask
 from gpu.hits import SearchResult
 
 from .filters import parse
 from .keys import Key
+from .masks import MaskCache, evaluate
 from .mirror import MirrorLike
 from .row_lookup import find_row
 from .state import MirrorState
 
 Vectors = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+
+_MASKS = MaskCache()
 
 
 class BadSearch(Exception):
@@ -87,9 +91,29 @@ class SearchRequest:
     @property
     def lane(self) -> Hashable | None:
         """Requests of equal lanes can be one search; None stands for a search of its own."""
-        if self.filter is not None or self.like is not None:
+        if self.like is not None:
             return None
-        return (self.k, self.exact, self.nprobe, self.rerank, self.recall_target)
+        if self.filter is None:
+            return self.kind
+        key = self.filter_key
+        return None if key is None else (self.kind, key)
+
+    @property
+    def kind(self) -> Hashable:
+        """Requests of equal kinds cost about the same for each query."""
+        how = (self.k, self.exact, self.nprobe, self.rerank, self.recall_target)
+        plain = self.filter is None and self.like is None
+        return how if plain else (how, self.filter, self.like is None)
+
+    @property
+    def filter_key(self) -> Hashable | None:
+        """What filter and parameters mean, by value; None where parameters have no such form."""
+        params = self.params
+        values = params.values() if isinstance(params, Mapping) else params or ()
+        try:
+            return (self.filter, orjson.dumps(params), tuple(map(type, values)))
+        except orjson.JSONEncodeError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +140,18 @@ def search_together(mirror: MirrorLike, requests: Sequence[SearchRequest]) -> li
     state, first = mirror.state, requests[0]
     if first.lane is None:
         return [_search_alone(mirror, state, request) for request in requests]
+    mask = _mask(mirror, state, first)
+    if len(requests) == 1:
+        found = _run(state, _queries(state, first), first, first.k, mask)
+        return [SearchAnswer(state, found.ids, found.distances)]
     parts = [_queries(state, request) for request in requests]
-    found = _run(state, np.concatenate(parts), first, first.k, None)
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    ids, distances = np.split(found.ids, ends), np.split(found.distances, ends)
-    return [SearchAnswer(state, *one) for one in zip(ids, distances, strict=True)]
+    found = _run(state, np.concatenate(parts), first, first.k, mask)
+    answers, start = [], 0
+    for part in parts:
+        which = slice(start, start + len(part))
+        answers.append(SearchAnswer(state, found.ids[which], found.distances[which]))
+        start = which.stop
+    return answers
 
 
 def check_queries(queries: Vectors, dim: int) -> None:
@@ -160,11 +191,19 @@ def _row_like(state: MirrorState, key: Key) -> int:
     return row_id
 
 
-def _mask(mirror: MirrorLike, state: MirrorState, request: SearchRequest) -> Mask | None:
+def _mask(mirror: MirrorLike, state: MirrorState, request: SearchRequest) -> PackedMask | None:
+    """Return which rows the request's filter keeps; known from an earlier search, if it was one."""
     if request.filter is None:
         return None
+    key = request.filter_key
+    known = None if key is None else _MASKS.find(state, (id(mirror), key))
+    if known is not None and known.n_rows == state.n_rows:
+        return known
     expression = parse(request.filter, request.params, mirror.spec.column_types)
-    return expression.evaluate(state.column, state.n_rows, state.index.alive())
+    mask = evaluate(expression, state, known)
+    if key is not None:
+        _MASKS.keep(state, (id(mirror), key), mask)
+    return mask
 
 
 def _run(
@@ -172,7 +211,7 @@ def _run(
     queries: Vectors,
     request: SearchRequest,
     k: int,
-    mask: Mask | None,
+    mask: PackedMask | None,
 ) -> SearchResult:
     return state.index.search(
         queries,

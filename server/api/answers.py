@@ -6,7 +6,7 @@ out; NaN becomes null (RFC 8259 has no NaN).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -39,27 +39,49 @@ class SearchJob:
     deadline_s: float
     lag_ms: Callable[[int], float | None]
 
+    @property
+    def lane(self) -> Hashable | None:
+        """Jobs of one lane can be one search."""
+        lane = self.request.lane
+        return None if lane is None else (id(self.mirror), lane)
+
+    @property
+    def kind(self) -> Hashable:
+        """Jobs of one kind cost about the same for each query."""
+        return (id(self.mirror), self.request.kind)
+
+    @property
+    def n_queries(self) -> int:
+        """Queries, for the size of a batch."""
+        return 1 if self.request.queries is None else len(self.request.queries)
+
 
 def run_searches(jobs: Sequence[SearchJob]) -> list[bytes | Exception]:
     """Search for jobs of one lane together; give each its JSON or its error. Blocking."""
     now = perf_counter()
     live = [job for job in jobs if job.deadline_s > now]
-    answers = search_together(live[0].mirror, [job.request for job in live]) if live else []
+    if not live:
+        return [SearchTimeout() for _ in jobs]
+    answers = search_together(live[0].mirror, [job.request for job in live])
+    applied_lsn = answers[0].state.applied_lsn
+    common = {"applied_lsn": format_lsn(applied_lsn), "lag_ms": live[0].lag_ms(applied_lsn)}
     done = iter(zip(live, answers, strict=True))
-    return [encode(*next(done)) if job.deadline_s > now else SearchTimeout() for job in jobs]
+    return [
+        encode(*next(done), common) if job.deadline_s > now else SearchTimeout() for job in jobs
+    ]
 
 
-def encode(job: SearchJob, answer: SearchAnswer) -> bytes:
-    """Return the JSON of one answer."""
+def encode(job: SearchJob, answer: SearchAnswer, common: Mapping[str, Any]) -> bytes:
+    """Return the JSON of one answer; ``common`` are its members that all of a batch share."""
     results = [
-        _hits(job, answer, ids[ids >= 0], distances[ids >= 0])
+        _hits(job, answer, ids, distances)
+        if len(ids) and ids[-1] >= 0
+        else _hits(job, answer, ids[ids >= 0], distances[ids >= 0])
         for ids, distances in zip(answer.row_ids, answer.distances, strict=True)
     ]
-    applied_lsn = answer.state.applied_lsn
     body = {
         **({"results": results} if job.many else {"hits": results[0]}),
-        "applied_lsn": format_lsn(applied_lsn),
-        "lag_ms": job.lag_ms(applied_lsn),
+        **common,
         "took_ms": round((perf_counter() - job.started_s) * 1000, 3),
     }
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -40,12 +40,12 @@ _DESCRIPTION = (
 )
 
 
-def create_app(settings: Settings, catalog: CatalogLike) -> ASGIApp:
+def create_app(settings: Settings, catalog: CatalogLike, context: Context | None = None) -> ASGIApp:
     """Return the application over ``catalog``, which is loaded in the background at startup.
 
-    The application closes what it opens at shutdown; the catalog stays open, for its owner.
+    The application closes its context at shutdown; the catalog stays open, for its owner.
     """
-    context = Context(settings, catalog)
+    context = context or Context(settings, catalog)
     app = FastAPI(
         title="Vecmirror",
         version=version("vecmirror"),

@@ -23,7 +23,7 @@ FLOAT32 = "application/octet-stream"
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
 #: From this size on, parsing JSON would hold up the event loop for milliseconds.
-_LARGE_JSON_BYTES = 64 << 10
+LARGE_JSON_BYTES = 64 << 10
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -64,11 +64,23 @@ async def read_bytes(request: Request, limit_bytes: int, setting: str) -> Body:
     return body
 
 
+def parse_model(body: Body, model: type[Model]) -> Model:
+    """Return ``body`` as ``model``; raise MalformedBody or InvalidRequest."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        if found[0]["type"] == "json_invalid":
+            reason = found[0]["msg"].partition(": ")[2]
+            raise MalformedBody(f"the body is not JSON ({reason}); send a JSON object") from None
+        raise InvalidRequest(explain(error)) from None
+
+
 async def parse_json(body: Body, model: type[Model]) -> Model:
     """Return ``body`` as ``model``; raise MalformedBody or InvalidRequest."""
-    if len(body) < _LARGE_JSON_BYTES:
-        return _parse(body, model)
-    return await asyncio.to_thread(_parse, body, model)
+    if len(body) < LARGE_JSON_BYTES:
+        return parse_model(body, model)
+    return await asyncio.to_thread(parse_model, body, model)
 
 
 def parse_query(request: Request, model: type[Model]) -> Model:
@@ -101,17 +113,6 @@ def explain(error: ValidationError) -> list[dict[str, str]]:
         }
         for found in error.errors(include_url=False, include_input=False, include_context=False)
     ]
-
-
-def _parse(body: Body, model: type[Model]) -> Model:
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        if found[0]["type"] == "json_invalid":
-            reason = found[0]["msg"].partition(": ")[2]
-            raise MalformedBody(f"the body is not JSON ({reason}); send a JSON object") from None
-        raise InvalidRequest(explain(error)) from None
 
 
 def _message(found: Any) -> str:

@@ -8,8 +8,9 @@ caught becomes a problem without internals here, and its traceback goes to the l
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
+from collections.abc import Iterable
 from time import perf_counter
 
 import orjson
@@ -52,7 +53,7 @@ class _Exchange:
     def __init__(self, scope: Scope, send: Send, metrics: Metrics) -> None:
         self._scope, self._send, self._metrics = scope, send, metrics
         self._status = 0
-        self._request_id = _request_id(scope)
+        self._request_id = request_id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = self._request_id
 
     async def run(self, app: ASGIApp, receive: Receive) -> None:
@@ -78,10 +79,14 @@ class _Exchange:
     def _note(self, took_s: float) -> None:
         method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
         status = self._status or 499  # nobody was left to answer
-        self._metrics.requests.labels(method, status).inc()
-        took_ms, path = round(took_s * 1000, 3), self._scope["path"]
-        say = log.debug if status < 400 else log.info if status < 500 else log.warning
-        say("request", method=method, path=path, status=status, took_ms=took_ms)
+        self._metrics.answered(method, status)
+        log_request(method, self._scope["path"], status, took_s)
+
+
+def log_request(method: str, path: str, status: int, took_s: float) -> None:
+    """Log one request, by level of its status."""
+    say = log.debug if status < 400 else log.info if status < 500 else log.warning
+    say("request", method=method, path=path, status=status, took_ms=round(took_s * 1000, 3))
 
 
 def problem_response(error: BaseException, request_id: str) -> Response:
@@ -94,6 +99,7 @@ def problem_response(error: BaseException, request_id: str) -> Response:
     )
 
 
-def _request_id(scope: Scope) -> str:
-    given = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
-    return given.decode() if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the caller's id of a request, or a new one."""
+    given = next((value for name, value in headers if name == _REQUEST_ID), b"")
+    return given.decode() if _SAFE_ID.fullmatch(given) else os.urandom(16).hex()

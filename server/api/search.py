@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 
 from pgsync.lsn import parse_lsn
-from server.errors import UnknownColumn, UnknownIndex
-from server.keys import Key
+from server.errors import UnknownIndex
 from server.mirror import MirrorLike
-from server.problems import InvalidRequest, SearchTimeout, kind_of
-from server.searching import SearchRequest, WrongDimension, check_queries
-from server.sections import ServerSection
+from server.problems import SearchTimeout, kind_of
 
-from .answers import SearchJob
-from .bodies import FLOAT32, JSON, float32_rows, media_type, parse_json, parse_query, read_bytes
+from .asking import check_limits, job_of, read_json, read_raw
+from .bodies import FLOAT32, JSON, LARGE_JSON_BYTES, media_type, parse_query, read_bytes
 from .context import Context
 from .guards import Server, may_read
 from .openapi import body_schema, problems, query_schema
 from .schemas import NoQuery, SearchAnswerBody, SearchBody, SearchOptions, SearchQuery
-
-#: Most vector components in one answer (64 MiB of float32) when with_vector is set.
-_MAX_COMPONENTS = 1 << 24
 
 router = APIRouter(tags=["search"], dependencies=[Depends(may_read)])
 
@@ -62,8 +54,7 @@ async def search(name: str, request: Request, server: Server) -> Response:
         raise
     finally:
         if known:
-            server.metrics.searches.labels(name, outcome).inc()
-            server.metrics.search_duration.labels(name).observe(perf_counter() - started_s)
+            server.metrics.searched(name, outcome, perf_counter() - started_s)
 
 
 async def _search(name: str, request: Request, server: Context, started_s: float) -> bytes:
@@ -73,15 +64,26 @@ async def _search(name: str, request: Request, server: Context, started_s: float
     deadline_s = started_s + limit_ms / 1000
     try:
         await _catch_up(server, mirror, options, deadline_s)
-        job = _job(server, mirror, options, queries, started_s, deadline_s)
-        lane = None if job.request.lane is None else (id(mirror), job.request.lane)
+        job = job_of(
+            mirror,
+            options,
+            queries,
+            started_s=started_s,
+            deadline_s=deadline_s,
+            lag_ms=lambda applied_lsn: server.lag_ms(name, applied_lsn),
+        )
         async with asyncio.timeout(max(0.0, deadline_s - perf_counter())):
-            return await server.batcher.submit(lane, job, 1 if queries is None else len(queries))
+            return await server.batcher.submit(job.lane, job, job.n_queries, job.kind)
     except TimeoutError:
-        raise SearchTimeout(
-            f"the search did not end within {limit_ms} ms: allow more with timeout_ms, "
-            "or ask for fewer hits, lists or queries"
-        ) from None
+        raise too_late(limit_ms) from None
+
+
+def too_late(limit_ms: float) -> SearchTimeout:
+    """Return the error of a search that did not end in its time."""
+    return SearchTimeout(
+        f"the search did not end within {limit_ms:g} ms: allow more with timeout_ms, "
+        "or ask for fewer hits, lists or queries"
+    )
 
 
 async def _read(
@@ -94,47 +96,15 @@ async def _read(
     options: SearchOptions
     queries: NDArray[np.float32] | None
     if kind == FLOAT32:
-        options, queries = parse_query(request, SearchQuery), float32_rows(body, dim)
+        options, queries = read_raw(request.scope["query_string"], body, dim)
     else:
         parse_query(request, NoQuery)
-        options = parsed = await parse_json(body, SearchBody)
-        queries = _json_queries(parsed, dim)
-    _check_limits(options, 1 if queries is None else len(queries), dim, server.settings.server)
-    if queries is not None:
-        check_queries(queries, dim)
+        if len(body) < LARGE_JSON_BYTES:
+            options, queries = read_json(body, dim)
+        else:
+            options, queries = await asyncio.to_thread(read_json, body, dim)
+    check_limits(options, queries, dim, server.settings.server)
     return options, queries
-
-
-def _json_queries(body: SearchBody, dim: int) -> NDArray[np.float32] | None:
-    """Return f32[q, dim]; raise WrongDimension, also when the vectors differ in length."""
-    vectors = [body.vector] if body.vector is not None else body.vectors
-    if vectors is None:
-        return None
-    for vector in vectors:
-        if len(vector) != dim:
-            raise WrongDimension(dim, str(len(vector)))
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        return np.array(vectors, np.float64).astype(np.float32)
-
-
-def _check_limits(options: SearchOptions, n_queries: int, dim: int, limits: ServerSection) -> None:
-    """Raise InvalidRequest where the settings allow less than is asked for."""
-    hits = options.k * n_queries
-    bounds = [
-        ("k", options.k, limits.max_k, "server.max_k"),
-        ("vectors", n_queries, limits.max_queries, "server.max_queries"),
-        ("k", hits, limits.max_results, "queries times k: server.max_results"),
-        ("timeout_ms", options.timeout_ms or 0, limits.max_search_timeout_ms,
-         "server.max_search_timeout_ms"),
-        ("with_vector", hits * dim * options.with_vector, _MAX_COMPONENTS, "hits times dimension"),
-    ]  # fmt: skip
-    errors = [
-        {"location": location, "message": f"at most {most} ({what})"}
-        for location, asked, most, what in bounds
-        if asked > most
-    ]
-    if errors:
-        raise InvalidRequest(errors)
 
 
 async def _catch_up(
@@ -146,78 +116,3 @@ async def _catch_up(
         async with asyncio.timeout(max(0.0, deadline_s - perf_counter())):
             lsn = max(lsn, await asyncio.to_thread(server.source.flush_lsn))
     await server.wait_applied(mirror, lsn, max(0.0, deadline_s - perf_counter()))
-
-
-def _job(
-    server: Context,
-    mirror: MirrorLike,
-    options: SearchOptions,
-    queries: NDArray[np.float32] | None,
-    started_s: float,
-    deadline_s: float,
-) -> SearchJob:
-    body = options if isinstance(options, SearchBody) else None
-    columns = _columns(options, mirror)
-    request = SearchRequest(
-        queries=queries,
-        like=_key(body.like) if body else None,
-        k=options.k,
-        filter=options.filter,
-        params=_params(options),
-        exact=options.exact,
-        nprobe=options.nprobe,
-        rerank=options.rerank,
-        recall_target=options.recall_target,
-    )
-    return SearchJob(
-        mirror=mirror,
-        request=request,
-        many=body is None or body.vectors is not None,
-        columns=columns,
-        with_vector=options.with_vector,
-        started_s=started_s,
-        deadline_s=deadline_s,
-        lag_ms=lambda applied_lsn: server.lag_ms(mirror.spec.name, applied_lsn),
-    )
-
-
-def _columns(options: SearchOptions, mirror: MirrorLike) -> tuple[str, ...]:
-    """Return the columns wanted in the answer; raise UnknownColumn."""
-    wanted = options.columns if isinstance(options, SearchBody) else _split(options)
-    for name in wanted:
-        if name not in mirror.spec.column_types:
-            raise UnknownColumn(name)
-    return tuple(dict.fromkeys(wanted))
-
-
-def _split(options: SearchOptions) -> list[str]:
-    assert isinstance(options, SearchQuery)
-    return [name for name in options.columns.split(",") if name]
-
-
-def _params(options: SearchOptions) -> list[Any] | dict[str, Any] | None:
-    """Return the filter's parameters; raise InvalidRequest."""
-    if isinstance(options, SearchBody):
-        params = options.params
-    else:
-        assert isinstance(options, SearchQuery)
-        params = _json_params(options.params)
-    if params is not None and options.filter is None:
-        raise InvalidRequest([{"location": "params", "message": "params need a filter"}])
-    return params
-
-
-def _json_params(text: str | None) -> list[Any] | dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        params = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        params = None
-    if isinstance(params, list | dict):
-        return params
-    raise InvalidRequest([{"location": "params", "message": "give a JSON list or object"}])
-
-
-def _key(like: Any) -> Key | None:
-    return tuple(like) if isinstance(like, list) else like

@@ -14,10 +14,11 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from starlette.types import ASGIApp
 
 from gpu import warm_up
 from server.api.app import create_app
+from server.api.context import Context
+from server.api.direct import direct_protocol
 from server.catalog import Catalog
 from server.settings import Settings
 from tests.fix_feed import ITEMS, ItemFeed
@@ -57,10 +58,13 @@ class Api:
 
 
 @contextmanager
-def _serving(app: ASGIApp) -> Iterator[str]:
+def _serving(context: Context, direct: bool) -> Iterator[str]:
     """Serve an application on a free port, in a thread; yield its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+    http: Any = direct_protocol(context) if direct else "httptools"
+    app = create_app(context.settings, context.catalog, context)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", http=http)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -72,13 +76,16 @@ def _serving(app: ASGIApp) -> Iterator[str]:
 
 
 @contextmanager
-def running_api(data_dir: Path, **sections: Any) -> Iterator[Api]:
-    """Run an application over ``data_dir``; ``sections`` are those of the settings."""
+def running_api(data_dir: Path, *, direct: bool = True, **sections: Any) -> Iterator[Api]:
+    """Run an application over ``data_dir``; ``sections`` are those of the settings.
+
+    ``direct``: answer plain searches as the real server does, without the application around them.
+    """
     warm_up()
     settings = Settings.model_validate(sections)
     with (
         closing(Catalog(data_dir)) as catalog,
-        _serving(create_app(settings, catalog)) as url,
+        _serving(Context(settings, catalog), direct) as url,
         httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
     ):
         while catalog.loading:

@@ -1,0 +1,93 @@
+"""Filters' answers, kept for the next search with the same filter.
+
+Invariants:
+
+- A mask is of one numbering of rows (``Rows``): values below a row id never change, so only the
+  rows that came since are looked at; an UPDATE or a DELETE changes no answer, as a search takes
+  alive rows only.
+- A filter that fails is not kept: it may have failed on a row that has died since.
+- What is kept takes at most ``max_bytes``; the mask unused for longest goes first.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpu import PackedMask
+from gpu.rows import Rows
+
+from .columns import ColumnView
+from .filters.filter import Filter
+from .state import MirrorState
+
+#: Masks of all indexes together: one of a million rows takes 125 kB.
+MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    rows: weakref.ref[Rows]
+    mask: PackedMask
+
+    def of(self, state: MirrorState) -> PackedMask | None:
+        """Return the mask if it is of the state's row numbers, and of no later state."""
+        fits = self.rows() is state.index.rows and self.mask.n_rows <= state.n_rows
+        return self.mask if fits else None
+
+
+class MaskCache:
+    """Masks by filter. Any thread may call."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes, self._lock = max_bytes, threading.Lock()
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, state: MirrorState, key: Hashable) -> PackedMask | None:
+        """Return the mask kept under ``key`` for the state's rows, or for the first of them."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None:
+                return None
+            self._kept.move_to_end(key)
+            return kept.of(state)
+
+    def keep(self, state: MirrorState, key: Hashable, mask: PackedMask) -> None:
+        """Remember a mask of all rows of ``state``."""
+        with self._lock:
+            self._drop(key)
+            self._kept[key] = _Kept(weakref.ref(state.index.rows), mask)
+            self._bytes += mask.bits.nbytes
+            while self._bytes > self._max_bytes:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: Hashable) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._bytes -= kept.mask.bits.nbytes
+
+
+def evaluate(expression: Filter, state: MirrorState, known: PackedMask | None) -> PackedMask:
+    """Return which rows of ``state`` match; ``known`` is the answer for the first of them.
+
+    Raise FilterError or UnknownColumn.
+    """
+    live = state.index.alive()
+    if known is None:
+        return PackedMask.of(expression.evaluate(state.column, state.n_rows, live))
+    # Bits are packed eight to a byte: the last byte is worked out anew.
+    first = known.n_rows & ~7
+    fresh = np.arange(first, state.n_rows)
+
+    def column(name: str) -> ColumnView:
+        return state.column(name).take(fresh)
+
+    new = PackedMask.of(expression.evaluate(column, len(fresh), live[first:]))
+    bits = np.concatenate([known.bits[: first >> 3], new.bits])
+    return PackedMask(bits, state.n_rows)
