@@ -4,7 +4,7 @@ ScriptedSession knows, one statement at a time:
 
     SELECT $1::TYPE, 'text'::TYPE, ...     values of any type of the table
     SELECT numbers(N) | words(N, BYTES)    rows, made as they are fetched
-    SLEEP SECONDS | FAIL | BREAK | NOTE    wait; raise SqlError; raise a mistake; answer with a notice
+    SLEEP SECONDS | FAIL | BREAK | NOTE    wait; raise SqlError; make a mistake; give a notice
     BEGIN | COMMIT | ROLLBACK | SET ... | DEALLOCATE ALL
 
 wire_server    a function that starts a port with settings and returns it; ended with the test
@@ -29,7 +29,7 @@ from server.sql.answers import Answer, Column, Prepared, TransactionStatus
 from server.sql.errors import SqlError
 from server.sql.login import Login
 from server.sql.port import SqlPort
-from server.sql.types import INT8, TEXT, SqlType, from_text, type_named, type_of
+from server.sql.types import INT8, TEXT, SqlType, from_text, type_named
 
 _ITEM = re.compile(
     r"\s*(?:\$(?P<number>\d+)|'(?P<literal>(?:[^']|'')*)'|NULL)(?:::(?P<type>[a-z0-9_\" \[\]]+))?"
@@ -85,7 +85,9 @@ class ScriptedSession:
             return Prepared(text, (), (Column("n", INT8),), ("NUMBERS", rest[8:-1]))
         if rest.startswith("words("):
             return Prepared(text, (), (Column("word", TEXT),), ("WORDS", rest[6:-1]))
-        columns, values, parameters = [], [], dict(enumerate(oids))
+        columns: list[Column] = []
+        values: list[tuple[str, Any]] = []
+        parameters = dict(enumerate(oids))
         for match in _ITEM.finditer(rest):
             if match.group() == "":
                 break
@@ -166,15 +168,15 @@ class WireServer:
         self.sessions: list[ScriptedSession] = []
         self.log: list[str] = []
         self.registry = CollectorRegistry()
-        self.sql = SqlPort(settings, self._open, self.registry)
         listener = socket.create_server(("127.0.0.1", 0))
+        self.sql = SqlPort(settings, listener, self._open, self.registry)
         self.port: int = listener.getsockname()[1]
         self.loop = uvloop.new_event_loop() if fast_loop else asyncio.new_event_loop()
         self.unhandled: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.unhandled.append(context))
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        self.do(self.sql.start(listener))
+        self.do(self.sql.start())
 
     def _open(self, login: Login) -> ScriptedSession:
         self.sessions.append(ScriptedSession(login, self.log))

@@ -27,9 +27,12 @@ class DemoFailed(Exception):
 
 
 def demo_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return our environment without the user's VECMIRROR_* and PG*, plus ``settings``."""
+    """Return our environment without the user's VECMIRROR_* and PG*, plus ``settings``.
+
+    The SQL port takes any free number: another server may have the usual one.
+    """
     ours = {k: v for k, v in os.environ.items() if not k.upper().startswith(("VECMIRROR_", "PG"))}
-    return {**ours, "PYTHONUNBUFFERED": "1", **settings}
+    return {**ours, "PYTHONUNBUFFERED": "1", "VECMIRROR_SQL__PORT": "0", **settings}
 
 
 def run_vecmirror(arguments: Sequence[str], environment: Mapping[str, str], cwd: Path) -> str:

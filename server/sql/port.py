@@ -42,7 +42,11 @@ class SqlPort:
     """One listening socket and the clients that came through it."""
 
     def __init__(
-        self, settings: Settings, open_session: OpenSession, registry: CollectorRegistry
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        open_session: OpenSession,
+        registry: CollectorRegistry,
     ) -> None:
         """Read the certificate and prepare the keys. Raise CannotServeSql."""
         sql = settings.sql
@@ -57,6 +61,7 @@ class SqlPort:
             binding=binding,
             require_tls=sql.require_tls,
         )
+        self._listener = listener
         self._server: asyncio.Server | None = None
 
     @property
@@ -64,12 +69,12 @@ class SqlPort:
         """Clients that have logged in."""
         return len(self._service.inside)
 
-    async def start(self, listener: socket.socket) -> None:
-        """Take clients from ``listener``, which the server closes at the end."""
+    async def start(self) -> None:
+        """Take clients."""
         loop = asyncio.get_running_loop()
         make: Callable[[], Connection] = lambda: Connection(self._service)  # noqa: E731
-        self._server = await loop.create_server(make, sock=listener, backlog=_BACKLOG)
-        host, port = listener.getsockname()[:2]
+        self._server = await loop.create_server(make, sock=self._listener, backlog=_BACKLOG)
+        host, port = self._listener.getsockname()[:2]
         log.info(
             "sql port listening", host=host, port=port, tls=self._service.ssl_context is not None
         )

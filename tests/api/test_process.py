@@ -39,6 +39,7 @@ class ServerProcess:
             "VECMIRROR_SERVER__DATA_DIR": str(folder / "data"),
             "VECMIRROR_SERVER__PORT": self.url.rpartition(":")[2],
             "VECMIRROR_SERVER__UDS": str(self.uds),
+            "VECMIRROR_SQL__PORT": "0",
             **{f"VECMIRROR_{key}": value for key, value in settings.items()},
         }
         self.process = subprocess.Popen(

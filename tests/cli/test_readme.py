@@ -71,6 +71,7 @@ def environment_of(server: EmbeddedPostgres, port: int) -> dict[str, str]:
         **ours,
         "PATH": os.pathsep.join(path),
         "VECMIRROR_SERVER__PORT": str(port),
+        "VECMIRROR_SQL__PORT": "0",
         "VECMIRROR_SYNC__SERVER_URL": f"http://localhost:{port}",
     }
 

@@ -12,6 +12,7 @@ Source: Postgres documentation, "Message Flow". Invariants:
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -42,6 +43,8 @@ _WIDE = (VECTOR, HALFVEC)
 #: Parameters of more bytes than these are decoded in a thread, beside other connections' work.
 _LONG_BYTES = 1 << 17
 INTERNAL = "XX000"
+
+_DEALLOCATE = re.compile(r'deallocate\s+(?:prepare\s+)?(?:"((?:[^"]|"")+)"|(\w+))\s*', re.I)
 
 
 class Figures(Protocol):
@@ -162,6 +165,8 @@ class Conversation:
                 raise
 
     async def _run_simple(self, text: str) -> None:
+        if self._deallocated(text):
+            return
         with self._statement():
             prepared = await self._session.prepare(text, ())
             if prepared.parameter_oids:
@@ -172,6 +177,17 @@ class Conversation:
             if answer.rows is not None:
                 self._stream.write(statement.description(formats))
             await self._send(Portal(statement, (), formats, 0, answer), 0)
+
+    def _deallocated(self, text: str) -> bool:
+        """Let go of a statement that Parse made and DEALLOCATE names: the session knows it not."""
+        match = _DEALLOCATE.fullmatch(text) if text[:10].upper() == "DEALLOCATE" else None
+        if match is None or self._session.status == "E":
+            return False
+        name = match[1].replace('""', '"') if match[1] else match[2].lower()
+        if not self._held.close_statement(name):
+            return False
+        self._stream.write(messages.command_complete("DEALLOCATE"))
+        return True
 
     # Extended query
 

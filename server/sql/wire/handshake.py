@@ -13,6 +13,7 @@ from typing import Protocol
 
 from server.auth import Scope
 from server.sql.errors import SqlError
+from server.sql.variables import SERVER_VERSION
 
 from . import messages, requests
 from .cancelling import LONG_KEY_BYTES, SHORT_KEY_BYTES
@@ -24,10 +25,9 @@ from .stream import Stream
 #: Newest minor version of protocol 3 that we speak: Postgres 18's.
 NEWEST_MINOR = 2
 
-#: What clients are told of the session. The number of the version decides what they send: that of a
-#: Postgres whose protocol and catalog queries are well known.
+#: What clients are told of the session.
 PARAMETERS: Mapping[str, str] = {
-    "server_version": f"16.0 (Vecmirror {version('vecmirror')})",
+    "server_version": f"{SERVER_VERSION} (Vecmirror {version('vecmirror')})",
     "server_encoding": "UTF8",
     "client_encoding": "UTF8",
     "DateStyle": "ISO, MDY",
@@ -36,7 +36,7 @@ PARAMETERS: Mapping[str, str] = {
     "integer_datetimes": "on",
     "standard_conforming_strings": "on",
     "in_hot_standby": "off",
-    "default_transaction_read_only": "off",
+    "default_transaction_read_only": "on",
     "is_superuser": "off",
 }
 

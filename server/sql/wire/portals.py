@@ -107,13 +107,15 @@ class Holdings:
         self._take(portal.size, len(self._portals))
         self._portals[name] = portal
 
-    def close_statement(self, name: str) -> None:
-        """Let go of a statement and its portals, if there is one of this name."""
+    def close_statement(self, name: str) -> bool:
+        """Let go of a statement and its portals; return whether there was one of this name."""
         closed = self._statements.pop(name, None)
-        if closed is not None:
-            self._bytes -= closed.size
-            for portal in [key for key, one in self._portals.items() if one.statement is closed]:
-                self.close_portal(portal)
+        if closed is None:
+            return False
+        self._bytes -= closed.size
+        for portal in [key for key, one in self._portals.items() if one.statement is closed]:
+            self.close_portal(portal)
+        return True
 
     def close_portal(self, name: str) -> None:
         """Let go of a portal, if there is one of this name."""
