@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,8 @@ class EmulatedDevice:
     """A card of ``compute_capability`` with ``multiprocessors`` and ``total_bytes`` of memory.
 
     ``lazy``: queued work runs only when it is waited for. ``checked``: the checker watches every
-    access (about 60 times slower). ``sources``: a folder of kernels instead of the product's, for
-    tests; ``defines``: preprocessor symbols, for planted bugs.
+    access (about 60 times slower). ``sources`` and ``instances``: a folder of kernels instead of
+    the product's, for tests, and what to compile of each; ``defines``: preprocessor symbols.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class EmulatedDevice:
         multiprocessors: int = 4,
         shared_bytes: int = 163 << 10,
         sources: Path = compiling.KERNELS,
+        instances: Mapping[str, Sequence[str]] | None = None,
         defines: Sequence[str] = (),
     ) -> None:
         if reason := build.why_not():
@@ -71,6 +72,7 @@ class EmulatedDevice:
         self.checker = Checker((sources, compiling.KERNELS)) if checked else None
         self._lazy = lazy
         self._sources = sources
+        self._instances = instances or {}
         self._defines = tuple(defines)
         self._memory = Memory(total_bytes)
         self._streams: weakref.WeakSet[EmulatedStream] = weakref.WeakSet()
@@ -236,8 +238,10 @@ class EmulatedDevice:
         return [a for a in found if a is not None]
 
     def _instance(self, kernel: Kernel) -> Instance:
-        names = names_of(kernel.stem, self.compute_capability)
-        if self._sources != compiling.KERNELS or kernel.name not in names:
+        names = tuple(self._instances.get(kernel.stem, ()))
+        if self._sources == compiling.KERNELS:
+            names = names_of(kernel.stem, self.compute_capability)
+        if kernel.name not in names:
             names = (kernel.name,)
         defines = (f"__CUDA_ARCH__={self.compute_capability * 10}", *self._defines)
         text = compiling.source(kernel.stem, self._sources)

@@ -61,3 +61,5 @@ template <class T> static void atomic(const volatile T* p, bool write, void* pc)
   }
 EMU_ATOMIC_HOOKS(32, uint32_t)
 EMU_ATOMIC_HOOKS(64, uint64_t)
+// g++ guards block-scope arrays of classes; CUDA has no atomics of a byte.
+extern "C" uint8_t __tsan_atomic8_load(const volatile uint8_t* p, int) { return *p; }

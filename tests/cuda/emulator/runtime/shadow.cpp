@@ -212,8 +212,8 @@ void shared_access(Shadow& s, Block& b, const Access& a) {
   bool is_dynamic = s.state.holds(a.address);
   uintptr_t offset = a.address - (is_dynamic ? dynamic : s.statics.begin);
   Where where{is_dynamic ? Where::DYNAMIC : Where::STATIC, 0, offset};
-  if (is_dynamic && offset + (uintptr_t)a.size > (uintptr_t)state.dynamic_bytes) report("out of bounds", a, where, nullptr);
   if (a.address % (uintptr_t)a.size) report("misaligned", a, where, nullptr);
+  if (is_dynamic && offset + (uintptr_t)a.size > (uintptr_t)state.dynamic_bytes) report("out of bounds", a, where, nullptr);
   std::vector<Word>& words = is_dynamic ? s.dynamic_words : s.static_words;
   uintptr_t base = is_dynamic ? dynamic : s.statics.begin & ~(uintptr_t)3;
   judge_words(s, b, a, &words[(a.address - base) / 4], where);
@@ -223,8 +223,8 @@ void global_access(Shadow& s, Block& b, const Access& a) {
   Region* r = region_of(s, a.address);
   if (!r) report("out of bounds", a, Where{Where::NOWHERE, 0, 0}, nullptr);
   Where where{Where::BUFFER, r->id, a.address - r->begin};
-  if (a.address + (uintptr_t)a.size > r->end) report("out of bounds", a, where, nullptr);
   if (a.address % (uintptr_t)a.size) report("misaligned", a, where, nullptr);
+  if (a.address + (uintptr_t)a.size > r->end) report("out of bounds", a, where, nullptr);
   judge_words(s, b, a, &page_of(s, *r, a.address)[a.address % kPageBytes / 4], where);
 }
 }  // namespace
