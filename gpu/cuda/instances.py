@@ -20,6 +20,7 @@ class Instance:
 
 #: Stem of ``kernels/STEM.cu`` -> its instances.
 INSTANCES: Mapping[str, tuple[Instance, ...]] = {
+    "append": (Instance("append_rows"), Instance("survivors"), Instance("rewrite")),
     "coarse": (Instance("coarse_few"), Instance("choose"), Instance("prepare")),
     "place": (Instance("place"),),
     "products": (

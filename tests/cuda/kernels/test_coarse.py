@@ -39,10 +39,10 @@ def shape_of(card: Card, codec: Codec, q: int, p: int, blocks: int) -> SearchSha
 def check_chosen(codec: Codec, placed: F32, probes: np.ndarray, constants: F32) -> None:
     """Compare with NumPy: equal constants in order, and lists that have them."""
     _, wanted = choose_lists(codec, placed, probes.shape[1])
-    near = {"rtol": 1e-4, "atol": 1e-3 * max(1.0, float(np.abs(wanted).max()) * 1e-2)}
-    np.testing.assert_allclose(constants, wanted, **near)
+    atol = 1e-3 * max(1.0, float(np.abs(wanted).max()) * 1e-2)
+    np.testing.assert_allclose(constants, wanted, rtol=1e-4, atol=atol)
     true = np.take_along_axis(codec.constants(placed), probes.astype(np.int64), axis=1)
-    np.testing.assert_allclose(true, wanted, **near)
+    np.testing.assert_allclose(true, wanted, rtol=1e-4, atol=atol)
     assert all(len(set(row)) == len(row) for row in probes.tolist())
 
 
