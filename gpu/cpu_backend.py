@@ -12,7 +12,7 @@ from .codec import Codec
 from .cpu import search as kernels
 from .cpu.coarse import choose
 from .cpu.lists import BlockLists
-from .cpu.memory import address
+from .cpu.memory import ALIGNMENT, address
 from .cpu.prepared import describe
 from .cpu.raw import RawRows
 from .cpu.threads import FEWEST_QUERIES, parts, run, thread_count
@@ -42,6 +42,16 @@ class CpuBackend(NumpyBackend):
         from .cpu.warmup import run_kernels  # noqa: PLC0415 (it imports this module)
 
         run_kernels()
+
+    def raw_memory(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> AnyArray:
+        """Return memory for a chunk of raw rows; no row touches one more cache line than it needs.
+
+        numpy asks for large pages by itself: random rows cost fewer look-ups of addresses then.
+        """
+        size = int(np.prod(shape)) * dtype.itemsize
+        room = np.empty(size + ALIGNMENT, np.uint8)
+        start = -address(room) % ALIGNMENT
+        return room[start : start + size].view(dtype).reshape(shape)
 
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``."""

@@ -58,8 +58,8 @@ def search(state: IndexState, query: Query) -> SearchResult:
     """Answer ``query`` from ``state``."""
     if len(query.vectors) == 0:
         return no_hits(0, query.k)
-    plan = _Approach.of(state, query)
-    block = max(1, min(BLOCK_QUERIES, BLOCK_CANDIDATES // max(plan.rerank, query.k)))
+    plan = Approach.of(state, query)
+    block = plan.most_queries(query.k)
     if len(query.vectors) <= block:
         return _with_undefined(state, query, plan.search(query))
     parts = [
@@ -71,7 +71,7 @@ def search(state: IndexState, query: Query) -> SearchResult:
     return _with_undefined(state, query, SearchResult(ids, distances))
 
 
-class _Approach(NamedTuple):
+class Approach(NamedTuple):
     """Where a query looks: rows searched exactly, and for the rest lists (or None) at a depth.
 
     ``tail`` are rows searched exactly: a range under the bitmap, or the ids of a filter's matches.
@@ -84,7 +84,8 @@ class _Approach(NamedTuple):
     rerank: int = 0
 
     @classmethod
-    def of(cls, state: IndexState, query: Query) -> _Approach:
+    def of(cls, state: IndexState, query: Query) -> Approach:
+        """Decide for the queries of one search, by their number of matches and the plan."""
         trained, n_rows = state.trained_part, state.n_rows
         if query.exact or query.recall_target == 1 or trained is None:
             return cls(state, _matches(query, 0, n_rows), None)
@@ -99,6 +100,10 @@ class _Approach(NamedTuple):
             return cls(state, _matches(query, 0, n_rows), None)
         tail = _matches(query, trained.encoded_rows, n_rows)
         return cls(state, tail, trained, nprobe, max(query.k, rerank))
+
+    def most_queries(self, k: int) -> int:
+        """Return how many queries are answered together."""
+        return max(1, min(BLOCK_QUERIES, BLOCK_CANDIDATES // max(self.rerank, k)))
 
     def search(self, query: Query) -> SearchResult:
         """Return the nearest of both kinds of rows."""

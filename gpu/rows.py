@@ -66,6 +66,11 @@ class Rows:
         return list(self._vectors)
 
     @property
+    def chunk_count(self) -> int:
+        """Number of chunks."""
+        return len(self._vectors)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes a row takes, its norm included."""
         return self.dim * self.dtype.itemsize + 4

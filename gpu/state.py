@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from .arrays import F32, I64, U8, Bool
 from .backend import Backend
 from .bitmap import count, unpack
 from .errors import BadInput
+from .express import Asked, Express
 from .hits import SearchResult
 from .iteration import iterate
 from .mask import PackedMask, packed
@@ -51,6 +52,7 @@ class IndexState:
     live_rows: int
     alive_bits: U8
     trained_part: Trained | None = None
+    _express: Express = field(init=False, repr=False, default_factory=Express)
 
     @property
     def encoded_rows(self) -> int:
@@ -137,6 +139,10 @@ class IndexState:
         training time for ``recall_target`` (0.95 if None). ``exact`` looks at every row.
         Raise BadInput for a wrong shape, a component that is not finite, or a number out of range.
         """
+        asked = Asked(k, nprobe, rerank, recall_target)
+        usual = mask is None and not exact
+        if usual and (found := self._express.search(self, queries, asked)) is not None:
+            return found
         query = Query(
             vectors=self._checked(queries),
             k=k,
@@ -147,6 +153,8 @@ class IndexState:
             exact=exact,
             recall_target=recall_target,
         )
+        if usual:
+            self._express.learn(self, asked, query)
         return search(self, query)
 
     def iterate(
