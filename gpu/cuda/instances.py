@@ -22,12 +22,24 @@ class Instance:
 INSTANCES: Mapping[str, tuple[Instance, ...]] = {
     "append": (Instance("append_rows"), Instance("survivors"), Instance("rewrite")),
     "coarse": (Instance("coarse_few"), Instance("choose"), Instance("prepare")),
+    "exact": (
+        Instance("exact<float, 1>"),
+        Instance("exact<float, 4>"),
+        Instance("exact<f16, 1>"),
+        Instance("exact<f16, 4>"),
+    ),
     "place": (Instance("place"),),
     "products": (
         Instance("rotate"),
         Instance("half_squares"),
         Instance("list_scores"),
         Instance("nearest"),
+    ),
+    "rerank": (
+        Instance("distances<float>"),
+        Instance("distances<f16>"),
+        Instance("rerank<float>"),
+        Instance("rerank<f16>"),
     ),
     "scan_slices": (
         Instance("scan_slices<4, float, true>"),
