@@ -34,7 +34,7 @@ UNSERVED_LINE = f"Foreign Scan  (cost={_UNSERVED:.2f}..{_UNSERVED:.2f} rows=1 wi
 
 def explain(plan: Plan, values: Values, state: MirrorState) -> str:
     """Return the line that says what a plan costs. Evaluates the filter: run it in a thread."""
-    rows = _rows(plan, values, state)
+    rows = 1 if plan.counting else _rows(plan, values, state)
     width = sum(_width(plan.table.columns.get(output.name)) for output in plan.outputs) or 8
     start, total = _price(plan, rows)
     return (
