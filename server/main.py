@@ -32,6 +32,8 @@ from .logs import configure_logs
 from .mirror import MirrorOptions
 from .sections import ServerSection
 from .settings import Settings
+from .sql.port import CannotServeSql, SqlPort
+from .sql.session import SqlSessions
 from .stopping import save_grown
 
 log = structlog.get_logger("vecmirror.server")
@@ -43,6 +45,7 @@ _BACKLOG = 1024
 #: Seconds an idle connection is kept: longer than common proxies (60 s) keep theirs, so that none
 #: sends a request into a connection that is being closed.
 _KEEP_ALIVE_S = 75
+_LOOPBACK = "127.0.0.1"
 
 
 class CannotListen(Exception):
@@ -70,10 +73,11 @@ def serve(settings: Settings) -> int:
         log.error("the data directory cannot be opened", reason=str(error))
         return FAILED
     try:
-        with listening(settings.server) as sockets:
-            asked_s = _run(Context(settings, catalog), sockets, settings.server)
+        with listening(settings.server) as sockets, sql_listening(settings) as sql_listener:
+            context = Context(settings, catalog)
+            asked_s = _run(context, sockets, _sql_port(context, sql_listener))
         save_grown(catalog.mirrors(), asked_s + settings.server.shutdown_grace_s)
-    except CannotListen as error:
+    except (CannotListen, CannotServeSql) as error:
         log.error("the server does not start", reason=str(error))
         return FAILED
     finally:
@@ -93,10 +97,11 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _run(context: Context, sockets: Sequence[socket.socket], server: ServerSection) -> float:
+def _run(context: Context, sockets: Sequence[socket.socket], sql_port: SqlPort | None) -> float:
     """Serve until a signal; return when it came."""
+    server = context.settings.server
     config = uvicorn.Config(
-        create_app(context.settings, context.catalog, context),
+        create_app(context.settings, context.catalog, context, sql_port),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -131,6 +136,29 @@ def listening(server: ServerSection) -> Iterator[list[socket.socket]]:
         if not sockets:
             raise CannotListen("server.tcp is false and server.uds is not set: set one of them")
         yield sockets
+
+
+@contextlib.contextmanager
+def sql_listening(settings: Settings) -> Iterator[socket.socket | None]:
+    """Open the socket of the SQL port, if it is enabled; close it at the end."""
+    if not settings.sql.enabled:
+        yield None
+        return
+    server, sql = settings.server, settings.sql
+    host = sql.host or (server.host if server.tcp else _LOOPBACK)
+    try:
+        listener = _tcp_socket(host, sql.port)
+    except CannotListen as error:
+        raise CannotListen(f"{error} (set sql.port, or sql.enabled = false)") from error
+    with listener:
+        yield listener
+
+
+def _sql_port(context: Context, listener: socket.socket | None) -> SqlPort | None:
+    if listener is None:
+        return None
+    sessions = SqlSessions(context)
+    return SqlPort(context.settings, listener, sessions.open, context.metrics.registry)
 
 
 def _tcp_socket(host: str, port: int) -> socket.socket:

@@ -26,6 +26,7 @@ from server.problems import (
     WrongMethod,
 )
 from server.settings import Settings
+from server.sql.port import SqlPort
 
 from . import changes, docs_page, health, indexes, openapi, pins, search
 from .context import Context
@@ -34,14 +35,24 @@ from .lane import ExpressLane, expected_problem, nobody
 
 log = structlog.get_logger("vecmirror.server")
 
+#: Seconds that SQL statements may still run when the HTTP port has ended: by then they had some.
+_SQL_GRACE_S = 5
+
 _DESCRIPTION = (
     "Searches live mirrors of Postgres vector columns. Every error is an RFC 9457 problem document "
     "with a detail that says what to do."
 )
 
 
-def create_app(settings: Settings, catalog: CatalogLike, context: Context | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    catalog: CatalogLike,
+    context: Context | None = None,
+    sql_port: SqlPort | None = None,
+) -> ASGIApp:
     """Return the application over ``catalog``, which is loaded in the background at startup.
+
+    ``sql_port`` is open while the application runs.
 
     The application closes its context at shutdown; the catalog stays open, for its owner.
     """
@@ -56,7 +67,7 @@ def create_app(settings: Settings, catalog: CatalogLike, context: Context | None
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
     )
-    app.state.context = context
+    app.state.context, app.state.sql_port = context, sql_port
     for module in (search, indexes, changes, pins, health, docs_page):
         app.include_router(module.router)
     _register(app)
@@ -78,10 +89,15 @@ def _register(app: FastAPI) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the catalog beside the first requests; at the end let running work finish."""
     context: Context = app.state.context
+    sql_port: SqlPort | None = app.state.sql_port
     loading = asyncio.create_task(asyncio.to_thread(_load, context))
+    if sql_port is not None:
+        await sql_port.start()
     try:
         yield
     finally:
+        if sql_port is not None:
+            await sql_port.stop(min(_SQL_GRACE_S, context.settings.server.shutdown_grace_s))
         await loading
         await asyncio.to_thread(context.close)
 

@@ -108,14 +108,10 @@ class Holdings:
         self._portals[name] = portal
 
     def close_statement(self, name: str) -> bool:
-        """Let go of a statement and its portals; return whether there was one of this name."""
+        """Let go of a statement; return whether there was one. As in Postgres, portals stay."""
         closed = self._statements.pop(name, None)
-        if closed is None:
-            return False
-        self._bytes -= closed.size
-        for portal in [key for key, one in self._portals.items() if one.statement is closed]:
-            self.close_portal(portal)
-        return True
+        self._bytes -= 0 if closed is None else closed.size
+        return closed is not None
 
     def close_portal(self, name: str) -> None:
         """Let go of a portal, if there is one of this name."""
