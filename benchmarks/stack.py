@@ -6,6 +6,7 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -87,6 +88,7 @@ class Stack:
                 "VECMIRROR_SERVER__DATA_DIR": str(folder / "data"),
                 "VECMIRROR_SYNC__SERVER_URL": f"http://127.0.0.1:{self.port}",
                 "VECMIRROR_SOURCE__DSN": self.dsn,
+                "VECMIRROR_SQL__ENABLED": "false",  # its port may be taken
                 **self._settings,
             }
         )
@@ -109,21 +111,28 @@ class Stack:
         child = ChildProcess(name, [command], self._environment, self.folder)
         return self._exits.enter_context(child)
 
+    def restart_server(self) -> None:
+        """Stop the server, start it anew, and wait until it says that it is ready."""
+        self.server.stop()
+        self.server = self._child("server", "serve")
+        wait_until(self.client.ready, "the server", [self.server], START_TIMEOUT_S)
+
     def connect(self) -> psycopg.Connection:
         """Return an autocommit connection; use it as a context manager so that it is closed."""
         return psycopg.connect(self.dsn, autocommit=True)
 
-    def attach(self, table: str) -> str:
-        """Mirror ``public.<table>.embedding`` by pgvector's <->; return the index's name.
+    def attach(self, table: str, metric: str = "l2", filter_columns: Sequence[str] = ()) -> str:
+        """Mirror ``public.<table>.embedding``; return the index's name.
 
         What ``vecmirror attach`` does, in this process: a command of its own would take longer to
         start than many a measurement takes.
         """
         target = parse_target(f"public.{table}.embedding")
         params = {} if self.train_from_rows is None else {"train_from_rows": self.train_from_rows}
-        request = {"name": table, "metric": "l2", "params": params}
+        request = {"name": table, "metric": metric, "params": params}
         with self.connect() as conn:
-            done = attach_column(self.client, conn, inspect_table(conn, *target), request)
+            inspected = inspect_table(conn, *target, filter_columns)
+            done = attach_column(self.client, conn, inspected, request)
         return str(done.index["name"])
 
     def wait_for(self, name: str, phase: str, timeout_s: float) -> float:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.closed_loop import http_requests
-from benchmarks.http import exact_nearest
+from benchmarks.closed_loop import LoopBroken, http_requests, is_whole
+from benchmarks.searched import exact_nearest
+from gpu import Metric
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,16 +32,25 @@ def test_both_forms_and_pgvector_are_measured_at_each_concurrency() -> None:
     for by_concurrency in measured["qps"].values():
         assert set(by_concurrency) == {"1", "3"}
         assert min(by_concurrency.values()) > 0
-    for recall in measured["recall_at_10"].values():
-        assert 0.5 < recall <= 1
+    assert set(measured["ratios"]) == {"json", "raw"}
+    recall = measured["recall_at_10"]
+    assert 0.5 < recall["vecmirror"] <= recall["pgvector"] <= 1
+    assert measured["first_search"]["median_ms"] > 0
+    for run in measured["runs"]:
+        assert run["p50_ms"] <= run["p99_ms"]
 
 
-def test_the_nearest_rows_are_those_of_a_full_sort() -> None:
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_the_nearest_rows_are_those_of_a_full_sort(metric: Metric) -> None:
     rng = np.random.default_rng(3)
     base, queries = rng.random((50, 4), np.float32), rng.random((5, 4), np.float32)
-    for query, found in zip(queries, exact_nearest(base, queries), strict=True):
-        order = np.argsort(np.linalg.norm(base - query, axis=1))
-        assert found == set((order[:10] + 1).tolist())
+    for query, found in zip(queries, exact_nearest(base, queries, metric), strict=True):
+        distances = {
+            "l2": np.linalg.norm(base - query, axis=1),
+            "cosine": 1 - base @ query / np.linalg.norm(base, axis=1),
+            "ip": -(base @ query),
+        }[metric]
+        assert set(found.tolist()) == set(np.argsort(distances)[:10].tolist())
 
 
 @pytest.mark.parametrize("form", ["json", "raw"])
@@ -50,3 +60,19 @@ def test_a_prepared_request_announces_its_length(form: str) -> None:
     assert f"Content-Length: {len(body)}".encode() in head
     expected = np.ones(3, "<f4").tobytes() if form == "raw" else b'{"vector": [1.0, 1.0, 1.0]'
     assert body.startswith(expected)
+
+
+@pytest.mark.parametrize("cut", [5, 20, 50, 71])
+def test_an_answer_is_whole_when_its_body_is(cut: int) -> None:
+    answer = b'HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 12\r\nx-more: 1\r\n\r\n{"hits": []}'
+    assert is_whole(answer)
+    assert not is_whole(answer[:cut])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 429 Too Many\r\ncontent-length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"],
+)
+def test_another_answer_than_a_search_ends_the_loop(answer: bytes) -> None:
+    with pytest.raises(LoopBroken):
+        is_whole(answer)
