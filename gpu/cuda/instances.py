@@ -22,12 +22,14 @@ class Instance:
 INSTANCES: Mapping[str, tuple[Instance, ...]] = {
     "append": (Instance("append_rows"), Instance("survivors"), Instance("rewrite")),
     "coarse": (Instance("coarse_few"), Instance("choose"), Instance("prepare")),
+    "encode": (Instance("residuals"), Instance("encode"), Instance("factors")),
     "exact": (
         Instance("exact<float, 1>"),
         Instance("exact<float, 4>"),
         Instance("exact<f16, 1>"),
         Instance("exact<f16, 4>"),
     ),
+    "kmeans": (Instance("sum_groups"), Instance("means"), Instance("sum_codewords")),
     "place": (Instance("place"),),
     "products": (
         Instance("rotate"),
