@@ -55,8 +55,8 @@ RANDOM_VECTOR = "(SELECT array_agg(random() - 0.5) FROM generate_series(1, {}) W
 class SqlService:
     """A server with keys and its SQL port, and a sidecar, of one source database."""
 
-    def __init__(self, dsn: str, folder: Path) -> None:
-        self.dsn, self.folder = dsn, folder
+    def __init__(self, dsn: str, folder: Path, postgres: EmbeddedPostgres) -> None:
+        self.dsn, self.folder, self.postgres = dsn, folder, postgres
         self.http_port, self.port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.environment = demo_environment(
@@ -197,7 +197,7 @@ def sql_service(
         fill = FILL_SQL % (RANDOM_VECTOR.format(DIM), ROWS)
         database.execute(fill)
         database.execute("ANALYZE items")
-        service = SqlService(database.dsn, tmp_path_factory.mktemp("sql"))
+        service = SqlService(database.dsn, tmp_path_factory.mktemp("sql"), postgres18)
         try:
             service.attach("public", "items", COLUMNS, "items")
             install(database.dsn, service, "items")

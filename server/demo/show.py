@@ -43,6 +43,7 @@ from .table import create_and_load
 from .tour import INDEX, Figures, Tour
 
 PREFERRED_PORT = 8410
+PREFERRED_SQL_PORT = 8411
 
 #: All rows but the last copied batch may be enough; the index must train on these 10,000 rows.
 TRAIN_FROM_ROWS = 5_000
@@ -101,6 +102,8 @@ def _set_up(stack: ExitStack, out: Console) -> Stage:
     stage = Stage(postgres, client, [server, sidecar], url)
     _follow_copy(out, stage)
     _follow_training(out, stage)
+    with _step(out, f"vecmirror sql-install {INDEX} --run"):
+        run_vecmirror(["sql-install", INDEX, "--run"], environment, folder)
     return stage
 
 
@@ -108,7 +111,7 @@ def _configure(folder: Path, postgres: EmbeddedPostgres) -> tuple[dict[str, str]
     """Return the environment of our processes and the server's address."""
     config = folder / "vecmirror.toml"
     config.touch()  # empty: otherwise a file of the user's would be found
-    port = _free_port()
+    port = _free_port(PREFERRED_PORT)
     url = f"http://127.0.0.1:{port}"
     return demo_environment(
         {
@@ -116,6 +119,7 @@ def _configure(folder: Path, postgres: EmbeddedPostgres) -> tuple[dict[str, str]
             "VECMIRROR_SERVER__PORT": str(port),
             "VECMIRROR_SERVER__DATA_DIR": str(folder / "index"),
             "VECMIRROR_SERVER__LOG_FORMAT": "console",
+            "VECMIRROR_SQL__PORT": str(_free_port(PREFERRED_SQL_PORT, port)),
             "VECMIRROR_SOURCE__DSN": postgres.dsn("demo"),
             "VECMIRROR_SYNC__SERVER_URL": url,
             "VECMIRROR_INDEX__TRAIN_FROM_ROWS": str(TRAIN_FROM_ROWS),
@@ -175,11 +179,14 @@ def _serve_until_interrupted(out: Console, stage: Stage) -> None:
     body = '{"like": 8361, "k": 5, "columns": ["word"], "filter": "letters < 10"}'
     header = "-H 'content-type: application/json'"
     out.print("\n[bold]Still serving[/]  try it, then stop with Ctrl-C")
+    joined = "SELECT id, word, distance FROM vecmirror.words WHERE query = "
+    joined += "(SELECT embedding FROM words WHERE id = 8361) ORDER BY distance LIMIT 5"
     for name, value in (
         ("API", f"{stage.url}/docs"),
         ("metrics", f"{stage.url}/metrics"),
         ("search", f"curl -s {stage.url}/v1/indexes/{INDEX}/search {header} -d '{body}'"),
         ("Postgres", f"{stage.postgres.bin / 'psql'} '{dsn}'"),
+        ("SQL", joined),
     ):
         out.print(f"  {name:<10}", end="")
         out.print(value, soft_wrap=True, markup=False, style="cyan")
@@ -192,9 +199,9 @@ def _serve_until_interrupted(out: Console, stage: Stage) -> None:
         out.print("\nstopping")
 
 
-def _free_port() -> int:
-    """Return the usual port, or any free one when it is taken."""
-    for port in (PREFERRED_PORT, 0):
+def _free_port(preferred: int, taken: int | None = None) -> int:
+    """Return the usual port, or any free one but ``taken`` when it is in use."""
+    for port in (preferred, 0, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -202,7 +209,8 @@ def _free_port() -> int:
             except OSError:
                 continue
             found: int = probe.getsockname()[1]
-            return found
+            if found != taken:
+                return found
     raise OSError("there is no free TCP port")
 
 

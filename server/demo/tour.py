@@ -1,4 +1,4 @@
-"""The tour: searches, changes in Postgres that the next search knows, and recall."""
+"""The tour: searches over HTTP and in SQL, changes that the next search knows, and recall."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pgsync.lsn import parse_lsn
 from server.client import Client
 
 from .entries import Entries
+from .in_sql import InSql
 from .processes import DemoFailed
 from .table import exact_neighbours, row_of, texts_of, vector_text
 
@@ -74,6 +75,7 @@ class Tour:
         self._filtered()
         self._changes()
         self._single_inserts()
+        InSql(self._out, self._connection, self._further).run()
         recall = self._recall()
         rows = int(self._client.describe(INDEX)["rows"])
         return Figures(rows, recall, statistics.median(self._waits_ms))

@@ -61,6 +61,8 @@ def test_shows_everything_and_leaves_nothing(temporary: Path) -> None:
     assert float(closing[3]) > 0
     for part in ("train the IVF-PQ index", "rorqual", "INSERT", "UPDATE", "DELETE", "Recall"):
         assert part in output
+    for part in ("sql-install words --run", "FROM vecmirror.words", "5 rows", "found after"):
+        assert part in output
     assert processes_below(temporary) == []
     assert list(temporary.iterdir()) == []
     temporary.rmdir()

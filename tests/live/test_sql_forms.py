@@ -127,13 +127,14 @@ class TestPgvectorSyntax:
         assert ids(db, query, Q) == nearest(db, 10, where)
 
     @pytest.mark.parametrize("operator", ["<=>", "<#>"])
-    def test_another_metric_than_the_index_has_is_an_error_that_says_so(
+    def test_another_metric_than_the_index_has_is_computed_here(
         self, db: psycopg.Connection, operator: str
     ) -> None:
-        query = f"SELECT id FROM vecmirror.items ORDER BY embedding {operator} %s::vector LIMIT 3"
-        with pytest.raises(psycopg.Error) as refused:
-            ids(db, query, Q)
-        assert refused.value.diag.message_hint or "<->" in str(refused.value)
+        query = f"SELECT id FROM {{}} ORDER BY embedding {operator} %s::vector LIMIT 3"
+        asked = query.format("vecmirror.items")
+        assert ids(db, asked, Q) == ids(db, query.format("items"), Q)
+        (sent,) = remote_sql(plan_of(db, asked, [Q]))
+        assert "ORDER BY" not in sent
 
     def test_a_range_comes_back_whole(self, db: psycopg.Connection) -> None:
         where = "WHERE embedding <-> %s::vector < 1.05"
@@ -170,10 +171,7 @@ class TestJoins:
             " ORDER BY s.distance LIMIT 10"
         )
         assert ids(db, query, Q) == nearest(db, 10, "title LIKE 'item 1%%5'")
-        plan = plan_of(db, query, [Q])
-        assert "Nested Loop" in plan
-        (sent,) = remote_sql(plan)
-        assert "ORDER BY distance" in sent
+        (sent,) = remote_sql(plan_of(db, query, [Q]))
         assert "LIMIT" not in sent
 
     def test_a_limit_inside_takes_the_nearest_first(self, db: psycopg.Connection) -> None:

@@ -72,7 +72,7 @@ BEGIN
         INTO keys, parts
         FROM pg_catalog.pg_proc AS p,
             unnest(p.proargnames, p.proargmodes) WITH ORDINALITY AS a(name, mode, place)
-        WHERE p.pronamespace = {schema}::regnamespace AND p.proname = function
+        WHERE p.pronamespace = {namespace}::regnamespace AND p.proname = function
             AND mode = 't' AND place < cardinality(p.proargnames);
     IF parts = 0 THEN
         RAISE EXCEPTION 'there is no search function for an index "%"', search.index
@@ -120,6 +120,7 @@ def create_search_any(wanted: Options, facts: ClientFacts) -> sql.Composed:
     arguments: list[Part] = [sql.Identifier("search", name) for name in ("query", *_PARAMETERS)]
     body = sql.SQL(_SEARCH_ANY_BODY).format(
         schema=sql.Literal(wanted.schema),
+        namespace=sql.Literal(sql.Identifier(wanted.schema).as_string(None)),
         limit=sql.Literal(NAME_LIMIT_BYTES - len("_search")),
         arguments=joined(arguments),
     )
