@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsync.changes import BatchKind, Op
-from pgsync.table import ColumnSpec
+from pgsync.table import ColumnSpec, VectorType
 from server.auth import Scope
 from server.catalog import Catalog
 from server.mirror import Mirror, MirrorLike, MirrorOptions
 from server.settings import Settings
-from server.spec import IndexSpec
+from server.spec import IndexSpec, Metric
 from server.sql.answers import Answer, Column
 from server.sql.errors import SqlError
 from server.sql.login import Login
@@ -170,10 +170,19 @@ class Desk:
 
 @contextmanager
 def desk(
-    path: Path, n_rows: int = 300, *, seed: int = 1, settings: Settings | None = None, **spec: Any
+    path: Path,
+    n_rows: int = 300,
+    *,
+    seed: int = 1,
+    settings: Settings | None = None,
+    metric: Metric = "l2",
+    vector_type: VectorType = "vector",
+    **spec: Any,
 ) -> Iterator[Desk]:
     """Make a world with the index ``items`` of random rows; applied up to LSN 100."""
     made = make_spec("items", **{"columns": COLUMNS, **spec})
+    table = replace(made.table, vector_type=vector_type)
+    made = replace(made, metric=metric, table=table)
     rows, vectors = random_rows(n_rows, made, seed)
     world = World(path, settings)
     mirror = world.catalog.create(made)

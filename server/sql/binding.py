@@ -86,7 +86,7 @@ class _Binder:
         vectors = tuple(self._vector(slot, tree) for slot, tree in enumerate(plan.vectors))
         light = {name: self._light(name) for name in plan.light if name != "query"}
         if plan.searching:
-            light["query"] = vectors[0]
+            light["query"] = _echo(plan.table, vectors[0])
         k = light.get("k")
         limit = self._count(plan.limit, "LIMIT")
         recall, lsn = light.get("recall_target"), self._min_lsn()
@@ -274,6 +274,12 @@ def _as_vector(value: object, position: int) -> NDArray[np.float32]:
     if vector.ndim != 1:
         raise SqlError("22P02", "this is no vector", position=position + 1)
     return vector
+
+
+def _echo(table: IndexTable, vector: NDArray[np.float32] | None) -> object:
+    """Return the query vector as a value of its column's type."""
+    halves = vector is not None and table.vector.type.name == "halfvec"
+    return vector.astype(np.float16) if halves and vector is not None else vector
 
 
 def _checked_k(k: object) -> int | None:

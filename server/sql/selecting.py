@@ -43,7 +43,7 @@ def read_select(parser: SqlParser) -> Select:
 def _refuse_grouping(parser: SqlParser) -> None:
     if parser.token.text in ("group", "having", "window", *_SET_OPERATIONS):
         word = parser.token.text.upper()
-        raise unserved(word, parser.token.position, _ONE_TABLE)
+        raise unserved(word, parser.token.position, "do it in your own database, with these rows")
 
 
 def _outputs(parser: SqlParser) -> tuple[Output, ...]:

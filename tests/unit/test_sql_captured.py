@@ -244,7 +244,8 @@ IMPORT = """SELECT relname,   attname,   format_type(atttypid, atttypmod),   att
   collname,   collnsp.nspname FROM pg_class c   JOIN pg_namespace n ON     relnamespace = n.oid
   LEFT JOIN pg_attribute a ON     attrelid = c.oid AND attnum > 0       AND NOT attisdropped
   LEFT JOIN pg_attrdef ad ON     adrelid = c.oid AND adnum = attnum
-  LEFT JOIN pg_collation coll ON   coll.oid = attcollation LEFT JOIN pg_namespace collnsp ON     collnsp.oid = collnamespace
+  LEFT JOIN pg_collation coll ON   coll.oid = attcollation
+  LEFT JOIN pg_namespace collnsp ON     collnsp.oid = collnamespace
 WHERE c.relkind IN ('r','v','f','m','p')   AND n.nspname = 'vecmirror'{limit}
 ORDER BY c.relname, a.attnum"""
 OLD = "  pg_get_expr(adbin, adrelid),   attgenerated,"
