@@ -23,6 +23,9 @@ from .tables import TableColumn
 
 #: Start of a search that ends by itself, and of one that goes on; the whole of the others.
 _LIMITED, _ENDLESS, _WITHOUT_QUERY, _UNSERVED = 1.0, 10.0, 1e6, 1e12
+#: One row looked up by its key: postgres_fdw would ask for each row of the other side of a join,
+#: and how many there are is its guess. A search that goes on answers all of them in one.
+_LOOK_UP = 1e3
 _A_ROW, _A_READ_ROW = 0.01, 10.0
 #: Share of the rows that a condition keeps whose constant is not known yet.
 _UNKNOWN_SHARE = 0.1
@@ -50,6 +53,8 @@ def _price(plan: Plan, rows: int) -> tuple[float, float]:
     if not plan.searching or (plan.order and not plan.by_distance):
         return _WITHOUT_QUERY, _WITHOUT_QUERY + rows * _A_READ_ROW
     start = _ENDLESS if plan.limit is None else _LIMITED
+    if _key_lookup(plan) and any(map(has_stand_in, conjuncts(plan.condition))):
+        start = _LOOK_UP
     return start, start + rows * _A_ROW
 
 
