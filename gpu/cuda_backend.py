@@ -1,30 +1,220 @@
-"""The CUDA backend (placeholder until its launchers land)."""
+"""The CUDA backend: lists, raw rows and searches on a card. See docs/gpu.md.
+
+Invariants:
+
+- A search queues its work on one stream and waits once; what it uses lives until then.
+- Whatever the card cannot do (more than 1,024 hits or lists, raw rows that do not fit) is answered
+  all the same, by another kernel or by the host, with the same result.
+- After a sticky error every operation raises DeviceLost, and ``when_lost`` has been called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
+
+from .arrays import F32, I32, I64, U8, AnyArray
+from .backend import Backend, Depth, Lists
+from .codec import Codec
+from .cuda.bitmaps import DeviceBitmaps
 from .cuda.device import Device
+from .cuda.exacting import distances_block, exact_block
+from .cuda.lists import DeviceLists, Ground
+from .cuda.memory import Budget
 from .cuda.options import RawLocation
+from .cuda.prepared import PreparedCodecs
+from .cuda.rows import DeviceRows
+from .cuda.scanning import choose_block, most_queries, scan_block, scan_deep, search_block
+from .cuda.teaching import encode_block, nearest_block
+from .cuda.topk import MOST_RESULTS
+from .cuda.warming import run_kernels
+from .cuda.workspace import Workspaces
+from .errors import BackendError, DeviceLost
+from .hits import SearchResult, no_hits
 from .numpy_backend import NumpyBackend
+from .rows import Rows
+
+#: Products of matrices below this many multiplications are done before the card has been asked:
+#: two transfers and a launch take some 50 microseconds.
+SMALL_PRODUCT = 1 << 22
 
 
 class CudaBackend(NumpyBackend):
-    """See ``Backend``."""
+    """See ``Backend``. ``host`` answers what does not fit on the card; None: NumPy."""
 
     name = "cuda"
 
-    def __init__(self, device: Device, *, raw_location: RawLocation = "device") -> None:
-        self.device, self.raw_location = device, raw_location
+    def __init__(
+        self,
+        device: Device,
+        *,
+        raw_location: RawLocation = "device",
+        host: Backend | None = None,
+    ) -> None:
+        self.device = device
         self.lost: str | None = None
         self.when_lost: Callable[[str], None] = lambda reason: None
+        self._host = host or NumpyBackend()
+        self._budget = Budget(device)
+        self._spaces = Workspaces(device)
+        self._codecs = PreparedCodecs(self._budget)
+        self._bitmaps = DeviceBitmaps(device)
+        self._rows = DeviceRows(device, self._budget, raw_location)
 
     @property
     def pci_bus_id(self) -> str:
-        """Where the card is, as NVML names it."""
-        return getattr(self.device, "pci_bus_id", "")
+        """Where the card is, as NVML names it; empty for a device that is no card."""
+        return str(getattr(self.device, "pci_bus_id", ""))
 
     @property
     def raw_rows_refused(self) -> int:
         """Indexes whose raw rows did not fit on the card."""
-        return 0
+        return self._rows.refused()
+
+    def warm_up(self) -> None:
+        """Compile every kernel, or load it from the cache, by running each once."""
+        with self._guarded():
+            run_kernels(self)
+
+    def raw_memory(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> AnyArray:
+        """Return host memory for raw rows, page-locked where kernels read it there."""
+        if not self._rows.reads_host:
+            return self._host.raw_memory(shape, dtype)
+        with self._guarded():
+            return self.device.pinned(shape, dtype)
+
+    def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
+        """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
+        if points.size * len(centroids) < SMALL_PRODUCT:
+            return self._host.nearest(points, centroids)
+        with self._guarded(), self._spaces.one() as space:
+            return nearest_block(space, points, centroids)
+
+    def encode(self, residuals: F32, codebooks: F32) -> U8:
+        """Return the nearest codewords of f32[n, m * s] in f32[m, K, s] as u8[n, m]."""
+        if residuals.size * codebooks.shape[1] < SMALL_PRODUCT:
+            return self._host.encode(residuals, codebooks)
+        with self._guarded(), self._spaces.one() as space:
+            return encode_block(space, residuals, codebooks)
+
+    def open_lists(self, codec: Codec) -> Lists:
+        """Return empty lists for ``codec``; raise IndexFull where not even that fits."""
+        with self._guarded():
+            with self._spaces.one() as space:
+                prepared = self._codecs.of(codec, space.stream)
+            return DeviceLists.empty(codec, Ground(prepared, self._spaces, self._budget))
+
+    def choose_lists(self, codec: Codec, queries: F32, nprobe: int) -> tuple[I32, F32]:
+        """Return the best lists of placed queries, nearest first, and their constants B."""
+        nprobe = min(nprobe, codec.nlist)
+        if nprobe > MOST_RESULTS or len(queries) == 0:
+            return super().choose_lists(codec, queries, nprobe)
+        with self._guarded(), self._spaces.one() as space:
+            prepared = self._codecs.of(codec, space.stream)
+            parts = [
+                choose_block(space, prepared, queries[part], nprobe)
+                for part in _parts(len(queries), most_queries(codec.nlist))
+            ]
+        numbers, constants = zip(*parts, strict=True)
+        return np.concatenate(numbers), np.concatenate(constants)
+
+    def scan(
+        self, lists: Lists, queries: F32, probes: I32, constants: F32, allowed: U8, limit: int
+    ) -> tuple[I64, F32]:
+        """Return the ``limit`` best rows of the probed lists that ``allowed`` has set."""
+        own, n = _own(lists), len(queries)
+        ids, scores = np.empty((n, limit), np.int64), np.empty((n, limit), np.float32)
+        probes = np.ascontiguousarray(probes, np.int32)
+        constants = np.ascontiguousarray(constants, np.float32)
+        scan_part, most = (scan_block, most_queries(1)) if limit <= MOST_RESULTS else (scan_deep, 1)
+        with self._guarded(), self._spaces.one() as space:
+            bits = self._bitmaps.of(allowed, space.stream)
+            for part in _parts(n, most):
+                chosen = probes[part], constants[part]
+                found = scan_part(space, own, queries[part], chosen, bits, limit)
+                ids[part], scores[part] = found
+        return ids, scores
+
+    def search_lists(
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, allowed: U8
+    ) -> SearchResult:
+        """Choose lists, scan, and compare the raw rows, without waiting in between."""
+        own = _own(lists)
+        depth = depth._replace(nprobe=min(depth.nprobe, own.codec.nlist))
+        depth = depth._replace(rerank=max(depth.rerank, depth.k))
+        with self._guarded(), self._spaces.one() as space:
+            visible = self._rows.of(rows, own.rows_end, space.stream)
+            if visible is not None and max(depth) <= MOST_RESULTS:
+                bits = self._bitmaps.of(allowed, space.stream)
+                parts = [
+                    search_block(space, own, visible, queries[part], depth, bits)
+                    for part in _parts(len(queries), most_queries(own.codec.nlist))
+                ]
+                return _joined(parts, depth.k)
+        return super().search_lists(lists, rows, queries, depth, allowed)
+
+    def exact(
+        self, rows: Rows, queries: F32, k: int, where: range | I64, allowed: U8 | None
+    ) -> SearchResult:
+        """Return the k nearest rows of ``where`` that ``allowed`` has set."""
+        if len(where) == 0 or len(queries) == 0:
+            return no_hits(len(queries), k)
+        needed = int(where[-1]) + 1
+        with self._guarded(), self._spaces.one() as space:
+            visible = self._rows.of(rows, needed, space.stream) if k <= MOST_RESULTS else None
+            if visible is not None:
+                bits = None if allowed is None else self._bitmaps.of(allowed, space.stream)
+                parts = [
+                    exact_block(space, visible, queries[part], k, where, bits)
+                    for part in _parts(len(queries), most_queries(1))
+                ]
+                return _joined(parts, k)
+        return self._host.exact(rows, queries, k, where, allowed)
+
+    def distances(self, rows: Rows, queries: F32, row_ids: I64) -> F32:
+        """Return exact distances f32[q, r] to ``row_ids`` i64[q, r]; +inf for id -1."""
+        if row_ids.size == 0:
+            return np.empty(row_ids.shape, np.float32)
+        with self._guarded(), self._spaces.one() as space:
+            visible = self._rows.of(rows, int(row_ids.max()) + 1, space.stream)
+            if visible is not None:
+                parts = [
+                    distances_block(space, visible, queries[part], row_ids[part])
+                    for part in _parts(len(queries), most_queries(row_ids.shape[1]))
+                ]
+                return np.concatenate(parts)
+        return self._host.distances(rows, queries, row_ids)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Refuse to go on with a lost card, and tell whoever cares when it is lost."""
+        if self.lost is not None:
+            raise DeviceLost(self.lost)
+        try:
+            yield
+        except DeviceLost as error:
+            self.lost = str(error)
+            self.when_lost(self.lost)
+            raise
+
+
+def _parts(n: int, most: int) -> Iterator[slice]:
+    for first in range(0, n, most):
+        yield slice(first, min(n, first + most))
+
+
+def _joined(parts: list[SearchResult], k: int) -> SearchResult:
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return no_hits(0, k)
+    ids = np.concatenate([part.ids for part in parts])
+    return SearchResult(ids, np.concatenate([part.distances for part in parts]))
+
+
+def _own(lists: Lists) -> DeviceLists:
+    if not isinstance(lists, DeviceLists):
+        raise BackendError("these lists belong to another backend")
+    return lists

@@ -10,7 +10,6 @@ Invariants:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from weakref import WeakKeyDictionary
@@ -72,11 +71,10 @@ class DeviceRows:
         self._mirrors: WeakKeyDictionary[Rows, _Mirror] = WeakKeyDictionary()
         self._lock = Lock()
 
-    def allocate(self, shape: Sequence[int], dtype: np.dtype[np.generic]) -> AnyArray:
-        """Return host memory for a chunk of raw rows."""
-        if self.location == "pinned":
-            return self._device.pinned(shape, dtype)
-        return np.empty(tuple(shape), dtype)
+    @property
+    def reads_host(self) -> bool:
+        """Whether kernels read the host's own rows, which must be page-locked then."""
+        return self.location == "pinned"
 
     def of(self, rows: Rows, needed: int, stream: Stream) -> VisibleRows | None:
         """Return a view of at least the first ``needed`` rows; None: the host has to look."""
@@ -111,7 +109,7 @@ class DeviceRows:
 
     def _brought_up(self, mirror: _Mirror, rows: Rows, stream: Stream) -> VisibleRows:
         n_rows, host_chunks = rows.n_rows, rows.chunks
-        if self.location == "pinned":
+        if self.reads_host:
             addresses = [chunk.ctypes.data for chunk in host_chunks]
             stride = rows.dim * rows.dtype.itemsize
             kept: tuple[object, ...] = tuple(host_chunks)

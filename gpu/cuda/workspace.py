@@ -19,10 +19,13 @@ from gpu.arrays import U8, AnyArray
 from gpu.errors import BackendError, EngineError, IndexFull
 
 from .device import Buffer, Device
+from .graphs import Graphs
 
 ALIGNMENT = 256
 #: Memory grows by half at least, so that slowly rising sizes do not allocate each time.
 GROWTH = 1.5
+#: Counters of 1,024 queries.
+FIRST_ZEROS_BYTES = 4 << 10
 #: Workspaces kept for the next searches; more threads than this make theirs anew.
 MOST_KEPT = 16
 
@@ -47,6 +50,8 @@ class Workspace:
         self.device, self.stream = device, device.stream()
         self._scratch: Buffer | None = None
         self._pinned: U8 = np.empty(0, np.uint8)
+        self._zeros: Buffer | None = None
+        self.graphs = Graphs(device, self.stream)
 
     def scratch(self, nbytes: int) -> Buffer:
         """Return device memory of at least ``nbytes``; what it held before is lost.
@@ -65,6 +70,20 @@ class Workspace:
             size = max(nbytes, int(GROWTH * len(self._pinned)))
             self._pinned = self.device.pinned((size,), np.dtype(np.uint8))
         return self._pinned[:nbytes]
+
+    def zeros(self, nbytes: int) -> Buffer:
+        """Return device memory of zeros; whoever uses it leaves zeros behind."""
+        if self._zeros is None or self._zeros.nbytes < nbytes:
+            self._zeros = None
+            zeros = self._allocated(max(nbytes, FIRST_ZEROS_BYTES), nbytes)
+            self.device.fill(zeros, 0, zeros.nbytes, 0, self.stream)
+            self._zeros = zeros
+        return self._zeros
+
+    def forget_zeros(self) -> None:
+        """Have them made anew: work that was cut short may have left something else."""
+        self._zeros = None
+        self.graphs.clear()
 
     def _allocated(self, wished: int, needed: int) -> Buffer:
         try:
@@ -107,6 +126,7 @@ class Workspaces:
             space.stream.synchronize()
         except EngineError:
             return
+        space.forget_zeros()
         self._keep(space)
 
     def _keep(self, space: Workspace) -> None:

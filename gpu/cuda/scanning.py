@@ -1,0 +1,261 @@
+"""Searches of lists on the device: what is launched for a block of queries, and in which order.
+
+    few queries    coarse_few (places, rotates, chooses)                   | tables | scan and merge
+    many           place | rotate | products with centroids | choose | prepare | tables | scan
+
+and then the exact distances of what the scan kept. All of it is queued on one stream; the host
+waits once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from gpu.arrays import F32, I32, I64, AnyArray
+from gpu.backend import Depth
+from gpu.hits import SearchResult
+
+from .block import Block, Output
+from .coarse import choose, coarse_few, prepare, takes_few
+from .device import Buffer
+from .layout import GROUP_ROWS, CodecView, padded
+from .lists import DeviceLists
+from .place import place
+from .prepared import PreparedCodec
+from .products import list_scores, rotate
+from .rerank import Candidates, Hits, RerankScratch, rerank
+from .rows import VisibleRows
+from .scan_slices import KeysOf, scan_slices, score_all
+from .scratch import Queue, Scratch, SearchShape
+from .tables import make_tables
+from .topk import KEY_BYTES
+from .workspace import Parts, Workspace
+
+#: Queries of one block whose scores of all lists fit into 64 MiB.
+MOST_SCORES = 1 << 24
+MOST_QUERIES = 1024
+NO_KEY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+def most_queries(nlist: int) -> int:
+    """Return how many queries one block may have."""
+    return max(1, min(MOST_QUERIES, MOST_SCORES // nlist))
+
+
+class Plan(NamedTuple):
+    """A search as it is laid out: everything but the queries themselves."""
+
+    view: CodecView
+    shape: SearchShape
+    depth: Depth
+    few: bool
+
+    @classmethod
+    def of(cls, space: Workspace, lists: DeviceLists, queries: int, depth: Depth) -> Plan:
+        """Lay out a search of ``queries``."""
+        view = lists.prepared.view
+        shape = shape_of(space, lists, queries, depth.nprobe, depth.rerank)
+        queue = Queue(space.device, space.stream)
+        return cls(view, shape, depth, takes_few(queue, view, shape))
+
+
+def search_block(
+    space: Workspace,
+    lists: DeviceLists,
+    visible: VisibleRows,
+    queries: F32,
+    depth: Depth,
+    allowed: Buffer,
+) -> SearchResult:
+    """Choose, scan and re-rank; ``depth`` within ``MOST_RESULTS``. One wait."""
+    n, k, r = len(queries), depth.k, depth.rerank
+    plan = Plan.of(space, lists, n, depth)
+    parts = Parts()
+    at = parts.add(Scratch.at(0, plan.view, plan.shape).nbytes)
+    keys = parts.add(KEY_BYTES * n * r)
+    scores = parts.add(0 if plan.few else 4 * n * plan.view.nlist)
+    outputs = (Output((n, k), np.int64), Output((n, k), np.float32))
+    block = Block(space, (queries,), outputs, parts.nbytes, 4 * n)
+    scratch = _scratch(block, plan, at)
+
+    def work() -> None:
+        block.send()
+        _choose(block, plan, lists, scratch, block.scratch + scores)
+        _scan(block.queue, plan, lists, allowed, scratch)
+        rerank(
+            block.queue,
+            visible.view,
+            block.input(0),
+            Candidates(scratch.ids, n, r),
+            k,
+            RerankScratch(block.scratch + keys, block.zeros),
+            Hits(block.output(0), block.output(1)),
+        )
+        block.receive()
+
+    if plan.few:
+        # Everything that the launches are given: the same key means the same launches.
+        key = (plan, lists.view, visible.view, allowed.address, block.place)
+        space.graphs.run(key, work)
+    else:
+        work()
+    ids, distances = block.wait()
+    return SearchResult(ids, distances)
+
+
+def choose_block(
+    space: Workspace, prepared: PreparedCodec, placed: F32, nprobe: int
+) -> tuple[I32, F32]:
+    """Return the best lists of placed queries f32[q, D]; at most ``MOST_RESULTS``."""
+    n, view = len(placed), prepared.view
+    shape = SearchShape.of(space.device, view, n, nprobe, 1, 0)
+    outputs = (Output((n, shape.nprobe), np.int32), Output((n, shape.nprobe), np.float32))
+    block = Block(space, (as_placed(placed),), outputs, 4 * n * view.nlist)
+    scratch = replace(
+        Scratch.at(0, view, shape),
+        placed=block.input(0),
+        probes=block.output(0),
+        constants=block.output(1),
+    )
+    block.send()
+    _choose_placed(block.queue, prepared, shape, scratch, block.scratch)
+    block.receive()
+    numbers, constants = block.wait()
+    return numbers, constants
+
+
+def scan_block(
+    space: Workspace,
+    lists: DeviceLists,
+    placed: F32,
+    chosen: tuple[I32, F32],
+    allowed: Buffer,
+    limit: int,
+) -> tuple[I64, F32]:
+    """Return the best-scored rows of chosen lists; ``limit`` within ``MOST_RESULTS``."""
+    (probes, constants), n = chosen, len(placed)
+    plan = _plan_of_scan(space, lists, probes, limit)
+    inputs = (as_placed(placed), probes, constants, np.ones(n, np.int32))
+    outputs = (Output((n, limit), np.int64), Output((n, limit), np.float32))
+    size = Scratch.at(0, plan.view, plan.shape).nbytes
+    block = Block(space, inputs, outputs, size)
+    scratch = _of_inputs(block, plan)
+    scratch = replace(scratch, ids=block.output(0), scores=block.output(1))
+    block.send()
+    prepare(block.queue, plan.view, lists.view, plan.shape, scratch)
+    _scan(block.queue, plan, lists, allowed, scratch)
+    block.receive()
+    ids, scores = block.wait()
+    return ids, scores
+
+
+def scan_deep(
+    space: Workspace,
+    lists: DeviceLists,
+    placed: F32,
+    chosen: tuple[I32, F32],
+    allowed: Buffer,
+    limit: int,
+) -> tuple[I64, F32]:
+    """Return what ``scan_block`` does for one query and any ``limit``; the host sorts."""
+    probes, constants = chosen
+    plan = _plan_of_scan(space, lists, probes, 1)
+    groups = int((-(-lists.lengths[probes[0]] // GROUP_ROWS)).sum())
+    inputs: tuple[AnyArray, ...] = (as_placed(placed), probes, constants, np.ones(1, np.int32))
+    outputs = (Output((groups * GROUP_ROWS,), np.uint64),)
+    block = Block(space, inputs, outputs, Scratch.at(0, plan.view, plan.shape).nbytes)
+    scratch, queue = _of_inputs(block, plan), block.queue
+    block.send()
+    prepare(queue, plan.view, lists.view, plan.shape, scratch)
+    make_tables(queue, plan.view, 1, scratch)
+    keys = KeysOf(0, groups, block.output(0))
+    score_all(queue, plan.view, lists.view, allowed.address, plan.shape, scratch, keys)
+    block.receive()
+    (found,) = block.wait()
+    return _best_of(found, limit)
+
+
+def shape_of(
+    space: Workspace, lists: DeviceLists, queries: int, nprobe: int, limit: int
+) -> SearchShape:
+    """Return the shape of a search: every list counts as long as the average one."""
+    nlist = lists.codec.nlist
+    rows = lists.n_rows * min(nprobe, nlist) / nlist
+    return SearchShape.of(space.device, lists.prepared.view, queries, nprobe, limit, rows)
+
+
+def as_placed(vectors: F32) -> F32:
+    """Return placed queries f32[q, D] with their stride on the device."""
+    missing = padded(vectors.shape[1]) - vectors.shape[1]
+    if missing == 0:
+        return np.ascontiguousarray(vectors, np.float32)
+    return np.pad(vectors, ((0, 0), (0, missing)))
+
+
+def _plan_of_scan(space: Workspace, lists: DeviceLists, probes: I32, limit: int) -> Plan:
+    n, p = probes.shape
+    shape = replace(shape_of(space, lists, n, p, limit), nprobe=p)
+    return Plan(lists.prepared.view, shape, Depth(limit, p, limit), few=False)
+
+
+def _scratch(block: Block, plan: Plan, at: int) -> Scratch:
+    scratch = Scratch.at(block.scratch + at, plan.view, plan.shape)
+    return replace(scratch, coarse_arrived=block.zeros)
+
+
+def _of_inputs(block: Block, plan: Plan) -> Scratch:
+    """Return the scratch of a search whose queries are placed and whose lists are chosen."""
+    placed, probes, constants, near = (block.input(number) for number in range(4))
+    scratch = Scratch.at(block.scratch, plan.view, plan.shape)
+    return replace(scratch, placed=placed, probes=probes, constants=constants, near=near)
+
+
+def _choose(block: Block, plan: Plan, lists: DeviceLists, scratch: Scratch, scores: int) -> None:
+    """Place the queries of input 0, choose their lists and lay out their scan."""
+    queue, view, shape = block.queue, plan.view, plan.shape
+    if plan.few:
+        coarse_few(queue, view, lists.view, block.input(0), shape, scratch)
+        return
+    n, turned = shape.queries, bool(view.rotation)
+    plain = scratch.plain if turned else scratch.placed
+    place(queue, view, block.input(0), n, (plain, scratch.near), rows=False)
+    if turned:
+        rotate(queue, view, plain, n, scratch.placed)
+    _choose_placed(queue, lists.prepared, shape, scratch, scores)
+    prepare(queue, view, lists.view, shape, scratch)
+
+
+def _choose_placed(
+    queue: Queue, prepared: PreparedCodec, shape: SearchShape, scratch: Scratch, scores: int
+) -> None:
+    view = prepared.view
+    list_scores(queue, view, scratch.placed, shape.queries, prepared.halves, scores)
+    choose(queue, view, scores, shape, scratch)
+
+
+def _scan(queue: Queue, plan: Plan, lists: DeviceLists, allowed: Buffer, scratch: Scratch) -> None:
+    make_tables(queue, plan.view, plan.shape.queries, scratch)
+    scan_slices(queue, plan.view, lists.view, allowed.address, plan.shape, scratch)
+
+
+def _best_of(keys: AnyArray, limit: int) -> tuple[I64, F32]:
+    """Return the ids i64[1, limit] and scores f32[1, limit] of the smallest keys u64[n]."""
+    if limit < len(keys):
+        keys = np.partition(keys, limit - 1)[:limit]
+    best = np.sort(keys[keys != NO_KEY])
+    ids = np.full((1, limit), -1, np.int64)
+    scores = np.full((1, limit), np.inf, np.float32)
+    ids[0, : len(best)] = (best & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+    scores[0, : len(best)] = _floats((best >> np.uint64(32)).astype(np.uint32))
+    return ids, scores
+
+
+def _floats(ordered: AnyArray) -> F32:
+    """Undo ``ordered_bits`` of compat.cuh for u32[n]."""
+    sign = np.uint32(0x8000_0000)
+    bits = np.where(ordered & sign, ordered ^ sign, ~ordered)
+    values: F32 = bits.astype(np.uint32).view(np.float32)
+    return values
