@@ -52,6 +52,19 @@ INSTANCES: Mapping[str, tuple[Instance, ...]] = {
         Instance("score_all<4>"),
         Instance("score_all<8>"),
     ),
+    "scan_tiles": (
+        Instance("count_pairs", 80),
+        Instance("plan_pairs", 80),
+        Instance("group_pairs", 80),
+        Instance("halve_queries", 80),
+        Instance("scan_tiles<4>", 80),
+        Instance("scan_tiles<8>", 80),
+        Instance("select_survivors<4, float, true>", 80),
+        Instance("select_survivors<8, f16, true>", 80),
+        Instance("select_survivors<8, float, true>", 80),
+        Instance("select_survivors<4, float, false>", 80),
+        Instance("select_survivors<8, float, false>", 80),
+    ),
     "tables": (Instance("make_tables"),),
 }
 

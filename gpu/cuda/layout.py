@@ -167,6 +167,7 @@ class CodecView(NamedTuple):
     """A codec as kernels get it: sizes, and addresses of ``CodecArrays``; 0 for no rotation.
 
     ``dim`` d, ``placed_dim`` D, ``width`` s. ``rounds`` says whether tables are float16.
+    ``largest_decoded`` is at least the norm of every decoded code.
     """
 
     metric: int
@@ -179,6 +180,7 @@ class CodecView(NamedTuple):
     rounds: bool
     scale: float
     query_norm: float
+    largest_decoded: float
     centre: int
     rotation: int
     centroids: int
@@ -231,6 +233,7 @@ def codec_arrays(codec: Codec) -> CodecArrays:
 def codec_view(codec: Codec, addresses: Mapping[str, int]) -> CodecView:
     """Return the view of a codec whose ``CodecArrays`` lie at ``addresses``, by name."""
     _, _, width = codec.codebooks.shape
+    squares = np.square(codec.codebooks, dtype=np.float64).sum(axis=2)
     return CodecView(
         metric=METRICS[codec.metric],
         dim=codec.dim,
@@ -242,6 +245,7 @@ def codec_view(codec: Codec, addresses: Mapping[str, int]) -> CodecView:
         rounds=codec.lut == "float16",
         scale=codec.scale,
         query_norm=codec.query_norm,
+        largest_decoded=float(np.sqrt(squares.max(axis=1).sum())),
         **{name: int(addresses[name]) for name in CodecArrays._fields},
     )
 

@@ -11,10 +11,23 @@ from .layout import GROUP_ROWS, CodecView, ListsView
 from .scratch import Queue, Scratch, SearchShape
 from .topk import KEY_BYTES, TOP_THREADS, TOP_WARPS, capacity
 
-#: The table starts at a multiple of this (scan_slices.cu).
+#: The table starts at a multiple of this (table.cuh).
 TABLE_ALIGNMENT = 1024
 #: Static shared memory of the kernel, with room to spare.
 STATIC_BYTES = 1024
+
+
+class Part(NamedTuple):
+    """The nearest ``probes`` lists (0: all that are probed) of the queries that ``only`` says.
+
+    ``only`` is the address of i32[q], 0 for queries to leave alone; 0 scans for all.
+    """
+
+    probes: int = 0
+    only: int = 0
+
+
+EVERYTHING = Part()
 
 
 class KeysOf(NamedTuple):
@@ -43,18 +56,17 @@ def shared_bytes(codec: CodecView, limit: int, *, staged: bool) -> int:
     return plain + TABLE_ALIGNMENT + entry * layout.padded_m * layout.codewords
 
 
-def instance(codec: CodecView, limit: int, most_shared_bytes: int) -> tuple[Kernel, int]:
-    """Return the kernel for a codec and its dynamic shared memory.
+def instance(codec: CodecView, limit: int, most_shared_bytes: int) -> tuple[str, int]:
+    """Return the template arguments of kernels with tables, and their dynamic shared memory.
 
     4-bit tables are staged as float32, free of bank conflicts; 8-bit ones as float16 where the
     codec allows it, which halves both size and conflicts. Larger ones stay in device memory.
     """
     size = shared_bytes(codec, limit, staged=True)
     if size + STATIC_BYTES > most_shared_bytes:
-        name = f"scan_slices<{codec.bits}, float, false>"
-        return Kernel("scan_slices", name), shared_bytes(codec, limit, staged=False)
+        return f"<{codec.bits}, float, false>", shared_bytes(codec, limit, staged=False)
     entry = "f16" if codec.bits == 8 and codec.rounds else "float"
-    return Kernel("scan_slices", f"scan_slices<{codec.bits}, {entry}, true>"), size
+    return f"<{codec.bits}, {entry}, true>", size
 
 
 def scan_slices(
@@ -64,14 +76,15 @@ def scan_slices(
     allowed: int,
     shape: SearchShape,
     scratch: Scratch,
+    part: Part = EVERYTHING,
 ) -> None:
     """Write ``scratch.ids`` and ``scores``, best first, from ``spans``, ``factors``, ``tables``.
 
     ``allowed`` is a bitmap's address; at most ``MOST_RESULTS`` rows a query.
     """
-    kernel, size = instance(codec, shape.limit, queue.device.shared_bytes)
+    arguments, size = instance(codec, shape.limit, queue.device.shared_bytes)
     queue.device.launch(
-        kernel,
+        Kernel("scan_slices", f"scan_slices{arguments}"),
         (shape.scan_blocks, shape.queries, 1),
         TOP_THREADS,
         (
@@ -80,10 +93,12 @@ def scan_slices(
             np.int32(codec.rounds),
             np.uint64(scratch.spans),
             np.uint64(scratch.factors),
+            np.int32(part.probes or shape.nprobe),
             np.int32(shape.nprobe),
             np.uint64(lists.pages),
             np.int32(codec.layout.chunks),
             np.uint64(allowed),
+            np.uint64(part.only),
             np.int32(shape.limit),
             np.int32(capacity(shape.limit)),
             np.uint64(scratch.reach),
