@@ -23,7 +23,7 @@ from .output import EXIT_CODES_HELP, CommandFailed, Exit, print_error
 #: In the order of help. ``config`` has commands of its own.
 COMMANDS = (
     *("demo", "serve", "sync", "attach", "detach", "doctor", "status", "verify", "search"),
-    *("sql-install", "sql-uninstall", "warmup", "config"),
+    *("sql-install", "sql-uninstall", "plan", "warmup", "config"),
 )
 
 
