@@ -64,18 +64,27 @@ def serve(settings: Settings) -> int:
     threadpool_limits(settings.server.math_threads, user_api="blas")
     try:
         refuse_unsafe_exposure(settings)
-        options = MirrorOptions(training_memory_bytes=settings.server.training_memory_bytes)
+        backend = open_device(settings.server)
+        options = MirrorOptions(
+            training_memory_bytes=settings.server.training_memory_bytes, backend=backend
+        )
         catalog = Catalog(settings.server.data_dir, options)
     except UnsafeExposure as error:
         log.error("the server does not start", reason=str(error))
         return WRONG_SETTINGS
+    except NoDevice as error:
+        log.error("the server does not start", reason=str(error))
+        return FAILED
     except (StorageError, OSError) as error:
         log.error("the data directory cannot be opened", reason=str(error))
         return FAILED
+    watch = DeviceWatch(backend, settings.server.shutdown_grace_s)
     try:
         with listening(settings.server) as sockets, sql_listening(settings) as sql_listener:
             context = Context(settings, catalog)
             asked_s = _run(context, sockets, _sql_port(context, sql_listener))
+        if watch.reason is not None:
+            return DEVICE_LOST  # no snapshot: what lies on the card is not to be believed
         save_grown(catalog.mirrors(), asked_s + settings.server.shutdown_grace_s)
     except (CannotListen, CannotServeSql) as error:
         log.error("the server does not start", reason=str(error))
