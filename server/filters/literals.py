@@ -44,7 +44,9 @@ _BOOLEANS = {"on": True, "1": True, "of": False, "off": False, "0": False}
 _BOOLEANS |= {word[:n]: word == "true" for word in ("true", "false") for n in range(1, 6)}
 _BOOLEANS |= {word[:n]: word == "yes" for word in ("yes", "no") for n in range(1, 4)}
 # Possessive, so that a long run of blanks is looked at once.
-_ITEM = re.compile(r'\s*+(?:"((?:[^"\\]|\\.)*+)"\s*+|((?:[^"\\{},]|\\.)*+))([,}])', re.DOTALL)
+_ITEM = re.compile(
+    r'\s*+(?:"((?:[^"\\]|\\.)*+)"\s*+|((?:[^"\\{},]|\\.)*+))([,}])', re.DOTALL | re.ASCII
+)
 _WHITESPACE = " \t\n\r\f\v"
 
 #: Binary exponents at which a float32 rounds to infinity.
@@ -218,7 +220,8 @@ def _narrow(value: float, text: str, position: int) -> float:
     if abs(value) >= _FLOAT4_END:
         raise FilterError("value out of range for type real", position, OUT_OF_RANGE)
     nearest = np.float32(value)
-    other = np.nextafter(nearest, np.float32(math.inf if value > float(nearest) else -math.inf))
+    with np.errstate(over="ignore"):  # next to the largest is infinity
+        other = np.nextafter(nearest, np.float32(math.inf if value > float(nearest) else -math.inf))
     if value * 2 == float(nearest) + float(other) and _FLOAT.fullmatch(text.strip(_WHITESPACE)):
         exact = Decimal(text.strip(_WHITESPACE))
         if exact != Decimal(value):

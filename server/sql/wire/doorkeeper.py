@@ -23,6 +23,10 @@ class Doorkeeper:
     def __init__(self) -> None:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        """Return the number of addresses remembered."""
+        return len(self._failures)
+
     def failed(self, address: str, now_s: float) -> float:
         """Note a failed login; return the seconds after which to tell the client."""
         place = _network(address)

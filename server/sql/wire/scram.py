@@ -38,10 +38,10 @@ class _Verifier:
 
 
 class Verifiers:
-    """The configured keys. Made once, as each takes some milliseconds."""
+    """The configured keys. Made once, as each takes some milliseconds. Tests give the salt."""
 
-    def __init__(self, keys: Iterable[tuple[str, Scope]]) -> None:
-        self.salt = secrets.token_bytes(_SALT_BYTES)
+    def __init__(self, keys: Iterable[tuple[str, Scope]], salt: bytes | None = None) -> None:
+        self.salt = salt or secrets.token_bytes(_SALT_BYTES)
         self._all = [_verifier(key, scope, self.salt) for key, scope in keys]
 
     @property

@@ -6,6 +6,7 @@ Readers raise SqlError; no message repeats the value.
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Callable
@@ -123,17 +124,33 @@ def write_float8(value: float) -> bytes:
         digits = digits[:-2]
     if (len(digits) > 15 and "e" not in digits) or not digits[-1].isdigit():
         digits = float_to_text(value, digits=repr(float(value)), fixed_below=15)
+    elif "e+" in digits and _is_half_way(digits, value, math.ulp(value)):
+        digits = f"{value:.16e}"
     return digits.encode()
 
 
 def write_float4(value: float) -> bytes:
     """Write the shortest number that reads back as the float32 ``value``."""
-    return float_to_text(float(value), digits=str(np.float32(value)), fixed_below=6).encode()
+    value, digits = float(value), str(np.float32(value))
+    if 2**24 <= abs(value) < math.inf:
+        if _is_half_way(digits, value, float(np.spacing(np.float32(abs(value))))):
+            digits = f"{value:.8e}"
+    return float_to_text(value, digits=digits, fixed_below=6).encode()
+
+
+def _is_half_way(digits: str, value: float, ulp: float) -> bool:
+    """Whether a number lies half-way to the next float: Postgres (d2s.c) does without rounding.
+
+    Below a power of two the next float is half as far. Only large numbers can be so short.
+    """
+    distance = 2 * abs(int(Decimal(digits)) - int(value))
+    below = math.frexp(value)[0] in (0.5, -0.5) and 2 * distance == ulp
+    return distance == ulp or below
 
 
 def write_numeric(value: Decimal) -> bytes:
-    """Write all digits, without an exponent."""
-    return format(value, "f").encode()
+    """Write all digits, without an exponent; there is no minus zero."""
+    return format(value or abs(value), "f").encode()
 
 
 def write_uuid(value: uuid.UUID) -> bytes:

@@ -5,6 +5,7 @@ Source: pgvector, src/vector.c and src/halfvec.c. Values are f32[d] and f16[d].
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 
@@ -23,6 +24,8 @@ Vector = NDArray[np.floating]
 MAX_DIM = 16_000
 
 _HEADER = struct.Struct("!HH")
+#: An integer to JSON, which has only one zero.
+_MINUS_ZERO = re.compile(rb"-0+(?![0-9.eE])")
 _NUMBER_BYTES = b"0123456789+-.eE, \t\n\r\f\v"
 #: float4out writes an exponent below the first and from the second on; orjson later.
 _FIXED_FROM, _FIXED_TO = 1e-4, 1e6
@@ -51,7 +54,7 @@ def _numbers(raw: bytes, name: str) -> list[float]:
     if raw.translate(None, _NUMBER_BYTES) == b"[]" and len(raw) > 2:
         try:
             found = orjson.loads(raw)
-            if isinstance(found, list):
+            if isinstance(found, list) and not _MINUS_ZERO.search(raw):
                 return found
         except orjson.JSONDecodeError:
             pass
