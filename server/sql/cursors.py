@@ -7,7 +7,8 @@ is the same answer, and a cursor holds no rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .answers import Column, Rows
@@ -36,6 +37,7 @@ class Cursor:
     _position: int = 0
     _end: int | None = None
     _current: Row | None = field(default=None)
+    _failed: bool = False
 
     @property
     def after_end(self) -> bool:
@@ -48,11 +50,13 @@ class Cursor:
 
     async def forward(self, limit: int) -> list[Row]:
         """Return the next ``limit`` rows; fewer mean that the cursor stands after the last."""
+        self._check_usable()
         if self.after_end or limit < 1:
             return []
         if self._rows is None:
             self._rows = self.begin()
-        rows = await self._rows.fetch(limit)
+        with self._failing():
+            rows = await self._rows.fetch(limit)
         self._position += len(rows)
         if rows:
             self._current = rows[-1]
@@ -63,22 +67,32 @@ class Cursor:
 
     async def fetch(self, direction: Direction, count: int | None) -> list[Row]:
         """Do a FETCH that is not plainly forward; raise SqlError for going back without SCROLL."""
+        self._check_usable()
         if direction == "absolute":
             return await self._absolute(count or 0)
         if direction == "relative":
             return await self._relative(count or 0)
         if direction == "backward":
-            count = None if count is None else -count
-            return await self._back(None) if count is None else await self._directed(count)
+            return await self._directed(-count) if count else await self._back_or_again(count)
         return await self._all() if count is None else await self._directed(count)
 
     async def move(self, direction: Direction, count: int | None) -> int:
         """Do a MOVE; return the number of rows that FETCH would have returned."""
+        self._check_usable()
         if direction == "forward" and (count is None or count > 0):
             return await self._skip(count)
+        if direction == "backward" and count is None and self._position == 0:
+            return 0
         if count == 0 and direction in ("forward", "backward", "relative"):
             return int(self._on_row)
         return len(await self.fetch(direction, count))
+
+    async def _back_or_again(self, count: int | None) -> list[Row]:
+        """Do BACKWARD ALL, or BACKWARD 0."""
+        if count is None:
+            return await self._back(None)
+        self._check_scroll()
+        return self._again()
 
     async def _directed(self, count: int) -> list[Row]:
         if count == 0:
@@ -110,8 +124,22 @@ class Cursor:
         assert self._current is not None
         return [self._current]
 
+    def _check_usable(self) -> None:
+        if self._failed:
+            raise SqlError("55000", f'portal "{self.name}" cannot be run')
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Let an error end the cursor, as Postgres does: nobody knows where it stands."""
+        try:
+            yield
+        except Exception:
+            self._failed = True
+            raise
+
     def _check_scroll(self) -> None:
         if self.scroll is False:
+            self._failed = True
             raise SqlError("55000", "cursor can only scan forward", hint=_FORWARD_ONLY)
 
     def _rewind(self) -> None:
@@ -119,9 +147,9 @@ class Cursor:
 
     async def _back(self, count: int | None) -> list[Row]:
         """Return the rows before the present one, the nearest first; None for all of them."""
+        self._check_scroll()
         if self._position == 0:
             return []
-        self._check_scroll()
         before = self._position - 1
         kept = before if count is None else min(count, before)
         self._rewind()
@@ -151,7 +179,7 @@ class Cursor:
                 self._check_scroll()
             self._rewind()
             return []
-        self._check_scroll()
+        # As in Postgres, the way to the end is gone before it is known to be one-way.
         await self._skip(None)
         if count < -1:
             await self._back(-count - 1)
