@@ -1,7 +1,9 @@
 """Searches of lists on the device: what is launched for a block of queries, and in which order.
 
-    few queries    coarse_few (places, rotates, chooses)                   | tables | scan and merge
-    many           place | rotate | products with centroids | choose | prepare | tables | scan
+    few queries    coarse_few (places, rotates, chooses)                   | tables | scan_slices
+    many           place | rotate | products with centroids | choose | prepare | tables | ...
+    ... that share lists (16 queries a list and more, scan_tiles.py)                | scan_tiles
+    ... that do not                                                                 | scan_slices
 
 and then the exact distances of what the scan kept. All of it is queued on one stream; the host
 waits once.
@@ -29,7 +31,8 @@ from .products import list_scores, rotate
 from .rerank import Candidates, Hits, RerankScratch, rerank
 from .rows import VisibleRows
 from .scan_slices import KeysOf, scan_slices, score_all
-from .scratch import Queue, Scratch, SearchShape
+from .scan_tiles import TileScratch, pays, scan_tiles
+from .scratch import ALIGNMENT, Queue, Scratch, SearchShape
 from .tables import make_tables
 from .topk import KEY_BYTES
 from .workspace import Parts, Workspace
@@ -52,14 +55,28 @@ class Plan(NamedTuple):
     shape: SearchShape
     depth: Depth
     few: bool
+    tiled: bool
+    rows: float
 
     @classmethod
     def of(cls, space: Workspace, lists: DeviceLists, queries: int, depth: Depth) -> Plan:
         """Lay out a search of ``queries``."""
-        view = lists.prepared.view
-        shape = shape_of(space, lists, queries, depth.nprobe, depth.rerank)
-        queue = Queue(space.device, space.stream)
-        return cls(view, shape, depth, takes_few(queue, view, shape))
+        view, queue = lists.prepared.view, Queue(space.device, space.stream)
+        rows = lists.n_rows * min(depth.nprobe, view.nlist) / view.nlist
+        of = (space.device, view, queries, depth.nprobe, depth.rerank)
+        shape = SearchShape.of(*of, rows)
+        few, tiled = takes_few(queue, view, shape), pays(queue, view, shape)
+        return cls(view, shape, depth, few, tiled, rows)
+
+    @property
+    def tile_bytes(self) -> int:
+        """Device memory of the throughput scan."""
+        return TileScratch.at(0, self.view, self.shape, self.rows).nbytes if self.tiled else 0
+
+    @property
+    def zeros_bytes(self) -> int:
+        """Counters: one for each query, and of the throughput scan one for each list."""
+        return _aligned(4 * self.shape.queries) + 4 * self.view.nlist * self.tiled
 
 
 def search_block(
@@ -77,14 +94,15 @@ def search_block(
     at = parts.add(Scratch.at(0, plan.view, plan.shape).nbytes)
     keys = parts.add(KEY_BYTES * n * r)
     scores = parts.add(0 if plan.few else 4 * n * plan.view.nlist)
+    tiles = parts.add(plan.tile_bytes)
     outputs = (Output((n, k), np.int64), Output((n, k), np.float32))
-    block = Block(space, (queries,), outputs, parts.nbytes, 4 * n)
+    block = Block(space, (queries,), outputs, parts.nbytes, plan.zeros_bytes)
     scratch = _scratch(block, plan, at)
 
     def work() -> None:
         block.send()
         _choose(block, plan, lists, scratch, block.scratch + scores)
-        _scan(block.queue, plan, lists, allowed, scratch)
+        _scan(block, plan, lists, allowed, scratch, tiles)
         rerank(
             block.queue,
             visible.view,
@@ -140,13 +158,15 @@ def scan_block(
     plan = _plan_of_scan(space, lists, probes, limit)
     inputs = (as_placed(placed), probes, constants, np.ones(n, np.int32))
     outputs = (Output((n, limit), np.int64), Output((n, limit), np.float32))
-    size = Scratch.at(0, plan.view, plan.shape).nbytes
-    block = Block(space, inputs, outputs, size)
+    parts = Parts()
+    parts.add(Scratch.at(0, plan.view, plan.shape).nbytes)
+    tiles = parts.add(plan.tile_bytes)
+    block = Block(space, inputs, outputs, parts.nbytes, plan.zeros_bytes)
     scratch = _of_inputs(block, plan)
     scratch = replace(scratch, ids=block.output(0), scores=block.output(1))
     block.send()
     prepare(block.queue, plan.view, lists.view, plan.shape, scratch)
-    _scan(block.queue, plan, lists, allowed, scratch)
+    _scan(block, plan, lists, allowed, scratch, tiles)
     block.receive()
     ids, scores = block.wait()
     return ids, scores
@@ -178,15 +198,6 @@ def scan_deep(
     return _best_of(found, limit)
 
 
-def shape_of(
-    space: Workspace, lists: DeviceLists, queries: int, nprobe: int, limit: int
-) -> SearchShape:
-    """Return the shape of a search: every list counts as long as the average one."""
-    nlist = lists.codec.nlist
-    rows = lists.n_rows * min(nprobe, nlist) / nlist
-    return SearchShape.of(space.device, lists.prepared.view, queries, nprobe, limit, rows)
-
-
 def as_placed(vectors: F32) -> F32:
     """Return placed queries f32[q, D] with their stride on the device."""
     missing = padded(vectors.shape[1]) - vectors.shape[1]
@@ -196,9 +207,8 @@ def as_placed(vectors: F32) -> F32:
 
 
 def _plan_of_scan(space: Workspace, lists: DeviceLists, probes: I32, limit: int) -> Plan:
-    n, p = probes.shape
-    shape = replace(shape_of(space, lists, n, p, limit), nprobe=p)
-    return Plan(lists.prepared.view, shape, Depth(limit, p, limit), few=False)
+    plan = Plan.of(space, lists, len(probes), Depth(limit, probes.shape[1], limit))
+    return plan._replace(few=False)
 
 
 def _scratch(block: Block, plan: Plan, at: int) -> Scratch:
@@ -236,9 +246,23 @@ def _choose_placed(
     choose(queue, view, scores, shape, scratch)
 
 
-def _scan(queue: Queue, plan: Plan, lists: DeviceLists, allowed: Buffer, scratch: Scratch) -> None:
-    make_tables(queue, plan.view, plan.shape.queries, scratch)
-    scan_slices(queue, plan.view, lists.view, allowed.address, plan.shape, scratch)
+def _scan(
+    block: Block, plan: Plan, lists: DeviceLists, allowed: Buffer, scratch: Scratch, at: int
+) -> None:
+    """Scan what is laid out; ``at``: where the throughput scan's scratch begins."""
+    queue, view, shape = block.queue, plan.view, plan.shape
+    make_tables(queue, view, shape.queries, scratch)
+    given = (queue, view, lists.view, allowed.address, shape, scratch)
+    if not plan.tiled:
+        scan_slices(*given)
+        return
+    tiles = TileScratch.at(block.scratch + at, view, shape, plan.rows)
+    counts = block.zeros + _aligned(4 * shape.queries)
+    scan_tiles(*given, replace(tiles, list_counts=counts))
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _best_of(keys: AnyArray, limit: int) -> tuple[I64, F32]:
