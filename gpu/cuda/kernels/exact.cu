@@ -50,7 +50,7 @@ DEVICE void sum_up(const u8* row, const float* queries, int together, int dim, i
   if (is_wide(row, row)) {
     done = dim / WIDE * WIDE;
     for (int i = lane_id(); i < done / WIDE; i += WARP) {
-      const uint4 bits = load_streaming((const uint4*)row + i);
+      const uint4 bits = load_streaming((const uint4*)row + i);  // @streamed-row
       const u32 words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
       for (int j = 0; j < WIDE; j++) {

@@ -34,7 +34,7 @@ DEVICE void each_component(const u8* row, const float* query, int dim, F add) {
   if (is_wide(row, query)) {
     done = dim / WIDE * WIDE;
     for (int i = lane_id(); i < done / WIDE; i += WARP) {
-      const uint4 bits = ((const uint4*)row)[i];
+      const uint4 bits = ((const uint4*)row)[i];  // @row
       const u32 words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
       for (int f = 0; f < WIDE / 4; f++) {

@@ -8,10 +8,10 @@ DEVICE u32 shared_address(const void* p) {
   return (u32)((const char*)p - (const char*)emu::dynamic_shared());
 }
 DEVICE float shared_float(u32 address) {
-  return *(const float*)((const char*)emu::dynamic_shared() + address);  // @shared-float
+  return *(const float*)((const char*)emu::dynamic_shared() + address);  // @table-entry
 }
 DEVICE f16 shared_half(u32 address) {
-  return *(const f16*)((const char*)emu::dynamic_shared() + address);  // @shared-half
+  return *(const f16*)((const char*)emu::dynamic_shared() + address);  // @half-table-entry
 }
 #else
 DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }

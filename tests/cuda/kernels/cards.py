@@ -1,4 +1,4 @@
-"""An emulated card for kernel tests: arrays up, addresses to kernels, arrays down."""
+"""A card for kernel tests: arrays up, addresses to kernels, arrays down."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import numpy as np
 
 from gpu.arrays import AnyArray
 from gpu.codec import Codec
-from gpu.cuda.device import Buffer
+from gpu.cuda.device import Buffer, Device
 from gpu.cuda.layout import CodecView, RowsView, codec_arrays, codec_view
 from gpu.cuda.scratch import Queue, Scratch, SearchShape
-from tests.cuda.emulator import EmulatedDevice
 
 
 class Card:
     """A device, one stream, and all that was put there; memory lives as long as the card."""
 
-    def __init__(self, device: EmulatedDevice) -> None:
+    def __init__(self, device: Device) -> None:
         self.device = device
         self.queue = Queue(device, device.stream())
         self._buffers: list[Buffer] = []

@@ -5,17 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.cuda.emulator import EmulatedDevice
-from tests.cuda.emulator.build import why_not
+from gpu.cuda.device import Device
 from tests.cuda.kernels.cards import Card
 
 
 @pytest.fixture
-def card() -> Card:
-    """Return a card whose threads and blocks run in a random order."""
-    if reason := why_not():
-        pytest.skip(reason)
-    return Card(EmulatedDevice(schedule="random"))
+def card(one_device: Device) -> Card:
+    """Return a card whose threads and blocks run in a random order; with ``-m gpu`` a real one."""
+    return Card(one_device)
 
 
 @pytest.fixture

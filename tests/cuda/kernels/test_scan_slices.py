@@ -136,12 +136,13 @@ def test_more_probed_lists_than_a_warp_looks_at_together(
 def test_tables_too_large_for_shared_memory_are_read_where_they_lie(
     rng: np.random.Generator, bits: int, lut: str
 ) -> None:
-    card = Card(EmulatedDevice(schedule="reverse", shared_bytes=12 << 10))
+    device = EmulatedDevice(schedule="reverse", shared_bytes=12 << 10)
+    card = Card(device)
     codec = made_codec(rng, Sizes(m=40, width=1, dim=40, bits=bits, lut=lut))  # type: ignore[arg-type]
     contents = made_contents(rng, codec, [100, 50, 3, 0, 20])
     search = Search(card, codec, contents, (1, 3, 5), 2)
     check(search, queries(rng, codec, 1), all_allowed(len(contents)))
-    assert card.device.launched[-1].name == f"scan_slices<{bits}, float, false>"
+    assert device.launched[-1].name == f"scan_slices<{bits}, float, false>"
 
 
 @pytest.mark.parametrize("bits", [4, 8])
