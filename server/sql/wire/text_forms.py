@@ -125,7 +125,7 @@ def write_float8(value: float) -> bytes:
     if (len(digits) > 15 and "e" not in digits) or not digits[-1].isdigit():
         digits = float_to_text(value, digits=repr(float(value)), fixed_below=15)
     elif "e+" in digits and _is_half_way(digits, value, math.ulp(value)):
-        digits = f"{value:.16e}"
+        digits = float_to_text(value, digits=_inside(value, math.ulp(value), 17), fixed_below=15)
     return digits.encode()
 
 
@@ -133,19 +133,30 @@ def write_float4(value: float) -> bytes:
     """Write the shortest number that reads back as the float32 ``value``."""
     value, digits = float(value), str(np.float32(value))
     if 2**24 <= abs(value) < math.inf:
-        if _is_half_way(digits, value, float(np.spacing(np.float32(abs(value))))):
-            digits = f"{value:.8e}"
+        ulp = math.ldexp(1.0, math.frexp(value)[1] - 24)
+        digits = _inside(value, ulp, 9) if _is_half_way(digits, value, ulp) else digits
     return float_to_text(value, digits=digits, fixed_below=6).encode()
 
 
 def _is_half_way(digits: str, value: float, ulp: float) -> bool:
-    """Whether a number lies half-way to the next float: Postgres (d2s.c) does without rounding.
+    """Whether a number lies half-way to the next float: Postgres (d2s.c) takes none such.
 
     Below a power of two the next float is half as far. Only large numbers can be so short.
     """
-    distance = 2 * abs(int(Decimal(digits)) - int(value))
-    below = math.frexp(value)[0] in (0.5, -0.5) and 2 * distance == ulp
-    return distance == ulp or below
+    distance = 2 * (abs(int(Decimal(digits))) - abs(int(value)))
+    below = math.frexp(abs(value))[0] == 0.5 and -2 * distance == ulp
+    return abs(distance) == ulp or below
+
+
+def _inside(value: float, ulp: float, most: int) -> str:
+    """Return the shortest number less than half-way to the next floats; ``most`` digits will do."""
+    for places in range(most):
+        digits = f"{value:.{places}e}"
+        distance = 2 * (abs(int(Decimal(digits))) - abs(int(value)))
+        below = ulp / 2 if math.frexp(abs(value))[0] == 0.5 else ulp
+        if -below < distance < ulp:
+            break
+    return digits
 
 
 def write_numeric(value: Decimal) -> bytes:
