@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from .encoding import ListContents
 
 
+class Filtered(NamedTuple):
+    """Rows that a search may find: the set bits of ``allowed`` below ``n_rows``, ``matches`` many.
+
+    ``live_rows``: those there would be without a filter.
+    """
+
+    allowed: U8
+    n_rows: int
+    matches: int
+    live_rows: int
+
+
 class Depth(NamedTuple):
     """How far a search over lists goes: k hits from ``rerank`` rows of ``nprobe`` lists."""
 
@@ -56,6 +68,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """What ``open_backend`` calls it."""
+        ...
+
+    @property
+    def picks_matches(self) -> bool:
+        """Whether ``search_matches`` decides which searches with a filter compare its matches."""
         ...
 
     def warm_up(self) -> None:
@@ -106,6 +123,15 @@ class Backend(Protocol):
         """Return the k nearest of the best-scored rows: ``choose_lists``, ``scan``, ``distances``.
 
         ``queries`` f32[q, d] as they came; one that is not ``Codec.in_range`` gets no hits.
+        """
+        ...
+
+    def search_matches(
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, filtered: Filtered
+    ) -> SearchResult | None:
+        """Search among a filter's matches, in lists or not, where ``picks_matches`` says it can.
+
+        min(k, matches) hits each. None: scanning lists is cheaper, or the queries are unusual.
         """
         ...
 

@@ -7,11 +7,12 @@ from typing import TypeVar
 import numpy as np
 
 from .arrays import F32, I32, I64, U8, AnyArray
-from .backend import Depth, Lists
+from .backend import Depth, Filtered, Lists
 from .codec import Codec
 from .cpu import search as kernels
 from .cpu.coarse import choose
 from .cpu.lists import BlockLists
+from .cpu.matches import MatchSearch
 from .cpu.memory import ALIGNMENT, address
 from .cpu.prepared import describe
 from .cpu.raw import RawRows
@@ -32,10 +33,11 @@ class CpuBackend(NumpyBackend):
     """See ``Backend``. Trained parts and products of matrices are NumPy's: BLAS is at its best."""
 
     name = "cpu"
+    picks_matches = True
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or thread_count()
-        self._raw = RawRows()
+        self._raw, self._matches = RawRows(), MatchSearch(self._threads, self.choose_lists)
 
     def warm_up(self) -> None:
         """Compile every kernel, or load it from the cache."""
@@ -136,6 +138,13 @@ class CpuBackend(NumpyBackend):
 
         run(work, parts(n, _most_queries(max(rerank, nprobe)), self._threads), self._threads)
         return SearchResult(ids, distances)
+
+    def search_matches(
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, filtered: Filtered
+    ) -> SearchResult | None:
+        """Compare a filter's matches, or those in the nearest lists, where that reads less."""
+        raw = self._raw.of(rows)
+        return self._matches.search(_own(lists), raw, _plain(queries), depth, filtered)
 
     def distances(self, rows: Rows, queries: F32, row_ids: I64) -> F32:
         """Return exact distances f32[q, r] to ``row_ids`` i64[q, r]; +inf for id -1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import F32, I32, I64, U8, AnyArray
-from .backend import Depth, Lists
+from .backend import Depth, Filtered, Lists
 from .codec import Codec, half_squares
 from .errors import BackendError
 from .exact import distances_to, search_exact
@@ -22,6 +22,8 @@ class NumpyBackend:
     """See ``Backend``; larger operations lie in the module of their job."""
 
     name = "numpy"
+    #: With a filter, ``query.py`` decides between lists and exact search.
+    picks_matches = False
 
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
@@ -79,6 +81,12 @@ class NumpyBackend:
         distances = self.distances(rows, queries, ids)
         of, column = np.nonzero((ids >= 0) & near[:, None])
         return nearest_pairs(len(ids), k, of, ids[of, column], distances[of, column])
+
+    def search_matches(
+        self, lists: Lists, rows: Rows, queries: F32, depth: Depth, filtered: Filtered
+    ) -> SearchResult | None:
+        """Return None: ``picks_matches`` is False here."""
+        return None
 
     def exact(
         self, rows: Rows, queries: F32, k: int, where: range | I64, allowed: U8 | None

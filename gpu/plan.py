@@ -8,7 +8,7 @@ filtered search probes as an unfiltered one for k / s neighbours would.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,8 @@ from typing import Any
 #: Measured needs were 0.8 to 1.8 and 2 to 7.
 GUESS_PROBES, GUESS_PROBES_HIGH = 2.0, 5.0
 DEFAULT_TARGET = 0.95
+#: Choices remembered: searches repeat themselves, and a choice takes as long as a kernel's call.
+MOST_REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,21 @@ class Plan:
 
     nlist: int
     steps: tuple[Step, ...] = ()
+    _chosen: dict[tuple[int, float | None, float], tuple[int, int]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def choose(self, k: int, target: float | None, share: float = 1.0) -> tuple[int, int]:
         """Return (nprobe, rerank) for k neighbours among the rows a filter of ``share`` keeps."""
+        asked = (k, target, share)
+        chosen = self._chosen.get(asked)
+        if chosen is None:
+            if len(self._chosen) >= MOST_REMEMBERED:
+                self._chosen.clear()
+            chosen = self._chosen[asked] = self._choose(k, target, share)
+        return chosen
+
+    def _choose(self, k: int, target: float | None, share: float) -> tuple[int, int]:
         goal = DEFAULT_TARGET if target is None else target
         curve = self._curve(goal)
         nprobe = _interpolated([(step.k, step.nprobe) for step in curve], k / max(share, 1e-9))
@@ -45,7 +59,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form that lies in the file header."""
-        return asdict(self)
+        return {"nlist": self.nlist, "steps": [asdict(step) for step in self.steps]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:

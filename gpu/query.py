@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .arrays import F32, I64, U8, Bool
-from .backend import Depth
+from .backend import Depth, Filtered
 from .bitmap import bits_at, count, unpack
 from .errors import BadInput
 from .hits import SearchResult, merge, no_hits
@@ -75,6 +75,7 @@ class Approach(NamedTuple):
     """Where a query looks: rows searched exactly, and for the rest lists (or None) at a depth.
 
     ``tail`` are rows searched exactly: a range under the bitmap, or the ids of a filter's matches.
+    ``filtered``: matches that the backend may search by itself, wherever they lie.
     """
 
     state: IndexState
@@ -82,6 +83,7 @@ class Approach(NamedTuple):
     trained: Trained | None
     nprobe: int = 0
     rerank: int = 0
+    filtered: Filtered | None = None
 
     @classmethod
     def of(cls, state: IndexState, query: Query) -> Approach:
@@ -96,10 +98,12 @@ class Approach(NamedTuple):
             planned = trained.plan.choose(query.k, query.recall_target, share)
             nprobe, rerank = nprobe or planned[0], rerank or planned[1]
         scanned = state.live_rows * min(1.0, nprobe / trained.codec.nlist)
-        if query.masked and matches <= max(FEW_MATCHES, EXACT_SHARE * scanned):
+        picks = query.masked and state.backend.picks_matches
+        if query.masked and not picks and matches <= max(FEW_MATCHES, EXACT_SHARE * scanned):
             return cls(state, _matches(query, 0, n_rows), None)
         tail = _matches(query, trained.encoded_rows, n_rows)
-        return cls(state, tail, trained, nprobe, max(query.k, rerank))
+        filtered = Filtered(query.allowed, n_rows, matches, state.live_rows) if picks else None
+        return cls(state, tail, trained, nprobe, max(query.k, rerank), filtered)
 
     def most_queries(self, k: int) -> int:
         """Return how many queries are answered together."""
@@ -109,6 +113,8 @@ class Approach(NamedTuple):
         """Return the nearest of both kinds of rows."""
         if self.trained is None:
             return self._exact(query, self.tail)
+        if self.filtered is not None and (found := self._from_matches(self.trained, query)):
+            return found
         hits = self._from_lists(self.trained, query)
         for where in (self.tail, self.trained.aside):
             if len(where):
@@ -118,6 +124,14 @@ class Approach(NamedTuple):
     def _exact(self, query: Query, where: range | I64) -> SearchResult:
         state = self.state
         return state.backend.exact(state.rows, query.vectors, query.k, where, query.allowed)
+
+    def _from_matches(self, trained: Trained, query: Query) -> SearchResult | None:
+        assert self.filtered is not None
+        depth = Depth(query.k, self.nprobe, self.rerank)
+        state = self.state
+        return state.backend.search_matches(
+            trained.lists, state.rows, query.vectors, depth, self.filtered
+        )
 
     def _from_lists(self, trained: Trained, query: Query) -> SearchResult:
         """Scan and re-rank; queries with fewer than k candidates probe twice as many lists."""
@@ -151,7 +165,7 @@ class Approach(NamedTuple):
 
 def _matches(query: Query, start: int, stop: int) -> range | I64:
     """Rows of [start, stop) to search: all under the bitmap, or those that a filter leaves."""
-    if not query.masked:
+    if not query.masked or start == stop:
         return range(start, stop)
     return start + np.flatnonzero(unpack(query.allowed, start, stop))
 

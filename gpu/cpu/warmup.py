@@ -6,12 +6,15 @@ from functools import cache
 
 import numpy as np
 
-from gpu.backend import Depth
+from gpu.backend import Depth, Filtered
 from gpu.codec import Codec
 from gpu.cpu_backend import CpuBackend
 from gpu.encoding import ListContents
 from gpu.params import IndexParams
 from gpu.rows import Rows
+
+from .lists import BlockLists
+from .matches import ListNumbers
 
 #: A codec of the smallest shape; kernels are compiled once for all shapes.
 DIM, LISTS, ROWS = 8, 4, 8
@@ -33,6 +36,10 @@ def run_kernels() -> None:
     backend.scan(lists, queries, probes, constants, allowed, 2)
     found = backend.search_lists(lists, rows, queries, Depth(2, LISTS, 4), allowed)
     backend.distances(rows, queries, found.ids)
+    filtered = Filtered(allowed, ROWS, ROWS, ROWS)
+    backend.search_matches(lists, rows, queries, Depth(2, 1, 4), filtered)
+    assert isinstance(lists, BlockLists)
+    ListNumbers().of(lists, ROWS)
 
 
 def _codec() -> Codec:
