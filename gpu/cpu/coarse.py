@@ -35,11 +35,15 @@ from .selection import keep_below, shrink, sort_first, threshold
 from .simd import (
     F32,
     I32,
+    V16B,
     V16F,
     V16I,
     V64B,
+    accumulator,
     broadcast,
+    folded,
     hold,
+    larger,
     load,
     moved,
     multiply_add,
@@ -50,6 +54,7 @@ from .simd import (
     poke_f32,
     poke_i32,
     poke_u8,
+    splat,
     store,
 )
 
@@ -187,20 +192,50 @@ def padded(dim: int) -> int:
     return (dim + 15) & -16
 
 
+@emitted
+def _largest_off(typing: Any, query: Any, middle: Any, n16: Any) -> Any:
+    """Return the largest of |query - middle| over 16 n components."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        query, middle, n16 = args
+        largest = accumulator(b, V16F)
+        with cgutils.for_range(b, n16) as loop:
+            x = load(b, moved(b, query, loop.index, 64), V16F)
+            off = b.fsub(x, load(b, moved(b, middle, loop.index, 64), V16F))
+            b.store(larger(b, larger(b, off, b.fneg(off)), b.load(largest)), largest)
+        return folded(b, b.load(largest), larger)
+
+    return types.float32(*[types.intp] * 3), emit
+
+
+@emitted
+def _bytes_of(typing: Any, query: Any, middle: Any, n16: Any, scale: Any, out: Any) -> Any:
+    """Write (query - middle) * scale + 128 as bytes, rounded."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        query, middle, n16, scale, out = args
+        scale = broadcast(b, scale, V16F)
+        with cgutils.for_range(b, n16) as loop:
+            x = load(b, moved(b, query, loop.index, 64), V16F)
+            off = b.fsub(x, load(b, moved(b, middle, loop.index, 64), V16F))
+            number = b.fptosi(multiply_add(b, off, scale, splat(V16F, 128.5)), V16I)
+            store(b, b.trunc(number, V16B), moved(b, out, loop.index, 16))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3, types.float32, types.intp), emit
+
+
 @compiled
-def _query_bytes(query: int, middle: int, is_ip: bool, dim: int, out: int) -> Float:
-    """Write a query as bytes, component / step + 128; return minus the step."""
-    largest = np.float32(1e-20)
-    for i in range(dim):
-        x = peek_f32(query + 4 * i)
-        if not is_ip:
-            x -= peek_f32(middle + 4 * i)
-        largest = max(largest, abs(x))
+def _query_bytes(query: int, middle: int, dim: int, out: int) -> Float:
+    """Write a query as bytes, (component - middle) / step + 128; return minus the step."""
+    whole = dim & -16
+    largest = max(np.float32(1e-20), _largest_off(query, middle, whole >> 4))
+    for i in range(whole, dim):
+        largest = max(largest, abs(peek_f32(query + 4 * i) - peek_f32(middle + 4 * i)))
     scale = np.float32(127) / largest
-    for i in range(dim):
-        x = peek_f32(query + 4 * i)
-        if not is_ip:
-            x -= peek_f32(middle + 4 * i)
+    _bytes_of(query, middle, whole >> 4, scale, out)
+    for i in range(whole, dim):
+        x = peek_f32(query + 4 * i) - peek_f32(middle + 4 * i)
         poke_u8(out + i, np.int64(x * scale + np.float32(128.5)))
     for i in range(dim, padded(dim)):
         poke_u8(out + i, 128)
@@ -210,55 +245,49 @@ def _query_bytes(query: int, middle: int, is_ip: bool, dim: int, out: int) -> Fl
 if FLAVOUR == "avx512":
 
     @compiled
-    def _score_bytes(codec: int, queries: int, n: int, out: int) -> None:
-        """Write scores f32[4, padded L] of 1 to 4 queries f32[n, D] by int8 tiles."""
-        dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
-        asked = np.empty((TOGETHER, padded(dim)), np.uint8)
+    def score_bytes(
+        tiles: tuple[int, int, int, int],
+        n_tiles: int,
+        middle: int,
+        dim: int,
+        queries: int,
+        query_step: int,
+        out: int,
+        out_step: int,
+        n: int,
+    ) -> None:
+        """Do what ``score_floats`` does by int8 ``tiles``: theirs, starts, steps, corrections."""
+        at, starts, scales, corrections = tiles
+        line = padded(dim)
+        asked = np.empty((TOGETHER, line), np.uint8)
         steps = np.zeros(TOGETHER, np.float32)
-        middle, is_ip = peek_i64(codec + 8 * MIDDLE_AT), peek_i64(codec + 8 * METRIC) == 2
-        at, line = asked.ctypes.data, padded(dim)
+        to, fours, step_at = asked.ctypes.data, (dim + 3) >> 2, steps.ctypes.data
         for i in range(n):
-            steps[i] = _query_bytes(queries + 4 * dim * i, middle, is_ip, dim, at + line * i)
-        tiles, halves = peek_i64(codec + 8 * TILES_AT), peek_i64(codec + 8 * HALVES_AT)
-        scales, corrections = (
-            peek_i64(codec + 8 * SCALES_AT),
-            peek_i64(codec + 8 * CORRECTIONS_AT),
-        )
-        n_tiles, fours, step_at = lists >> 6, (dim + 3) >> 2, steps.ctypes.data
+            steps[i] = _query_bytes(queries + query_step * i, middle, dim, to + line * i)
         if n == 1:
             _bytes_1(
-                tiles,
-                halves,
-                scales,
-                corrections,
-                n_tiles,
-                fours,
-                at,
-                line,
-                step_at,
-                out,
-                4 * lists,
+                at, starts, scales, corrections, n_tiles, fours, to, line, step_at, out, out_step
             )
         else:
             _bytes_4(
-                tiles,
-                halves,
-                scales,
-                corrections,
-                n_tiles,
-                fours,
-                at,
-                line,
-                step_at,
-                out,
-                4 * lists,
+                at, starts, scales, corrections, n_tiles, fours, to, line, step_at, out, out_step
             )
         hold(asked, steps)
 
 else:
 
     @compiled
-    def _score_bytes(codec: int, queries: int, n: int, out: int) -> None:
+    def score_bytes(
+        tiles: tuple[int, int, int, int],
+        n_tiles: int,
+        middle: int,
+        dim: int,
+        queries: int,
+        query_step: int,
+        out: int,
+        out_step: int,
+        n: int,
+    ) -> None:
         """Stand where there are no int8 tiles."""
 
 
@@ -286,29 +315,90 @@ def score_floats(
 @compiled
 def _score_lists(codec: int, queries: int, n: int, out: int) -> None:
     """Write the scores of all lists f32[4, padded L] for 1 to 4 queries f32[n, D]."""
-    if peek_i64(codec + 8 * COARSE_KIND) == 1:
-        _score_bytes(codec, queries, n, out)
-        return
     dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
     tiles, halves = peek_i64(codec + 8 * TILES_AT), peek_i64(codec + 8 * HALVES_AT)
+    if peek_i64(codec + 8 * COARSE_KIND):
+        scales = peek_i64(codec + 8 * SCALES_AT)
+        rounded = (tiles, halves, scales, peek_i64(codec + 8 * CORRECTIONS_AT))
+        middle = peek_i64(codec + 8 * MIDDLE_AT)
+        score_bytes(rounded, lists >> 6, middle, dim, queries, 4 * dim, out, 4 * lists, n)
+        return
     score_floats(tiles, halves, lists >> 6, dim, queries, 4 * dim, out, 4 * lists, n)
 
 
 @compiled
-def _candidates(codec: int, scores: int, wanted: int, found: int, numbers: int) -> int:
-    """Write the ``wanted`` (or a few more) lists of smallest score; return how many."""
+def _candidates(codec: int, scores: int, wanted: int, slack: int, found: int, numbers: int) -> int:
+    """Write the ``wanted``..``wanted + slack`` lists of smallest score; return how many."""
     lists = peek_i64(codec + 8 * NLIST)
     n = 0
     if wanted < lists:
         n16 = peek_i64(codec + 8 * PADDED_LISTS) >> 4
         limit = threshold(scores, 16 * n16, wanted, wanted)
         n = keep_below(scores, 0, n16, limit, found, numbers)
-        n, _ = shrink(found, numbers, n, wanted, wanted >> 3)
+        n, _ = shrink(found, numbers, n, wanted, slack)
     if n < wanted:  # All are wanted, or scores overflowed.
         n = lists
         for i in range(lists):
             poke_i32(numbers + 4 * i, i)
     return n
+
+
+@compiled
+def _exact_constants(codec: int, query: int, room: int, n: int, values: int, numbers: int) -> None:
+    """Write B of n lists for a placed query f32[D]; ``room``: f32[D padded to 16], zeros."""
+    dim = peek_i64(codec + 8 * DIM)
+    centroids, is_ip = peek_i64(codec + 8 * CENTROIDS_AT), peek_i64(codec + 8 * METRIC) == 2
+    width = padded(dim)
+    for t in range(dim):
+        poke_f32(room + 4 * t, peek_f32(query + 4 * t))
+    for t in range(n):
+        centroid = centroids + 4 * width * peek_i32(numbers + 4 * t)
+        if is_ip:
+            poke_f32(values + 4 * t, -dots_float(centroid, room, width >> 4)[0])
+        else:
+            square = squares_float(centroid, room, width >> 4)
+            poke_f32(values + 4 * t, square * np.float32(0.5))
+
+
+@compiled
+def _choose(
+    codec: int,
+    queries: int,
+    n: int,
+    nprobe: int,
+    ordered: int,
+    rough: bool,
+    numbers: int,
+    constants: int,
+) -> None:
+    """Write the lists nearest to f32[n, D] and their constants, see ``choose``."""
+    dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
+    scores = np.empty((TOGETHER, lists), np.float32)
+    best, chosen = np.empty(lists + 32, np.float32), np.empty(lists + 32, np.int32)
+    room = np.zeros(padded(dim), np.float32)
+    values, ids = best.ctypes.data, chosen.ctypes.data
+    as_is = (
+        rough and peek_i64(codec + 8 * COARSE_KIND) == 2 and nprobe < peek_i64(codec + 8 * NLIST)
+    )
+    wanted = nprobe if as_is else nprobe + (nprobe >> 3) + 4
+    slack = 0 if as_is else wanted >> 3
+    for first in range(0, n, TOGETHER):
+        size = min(TOGETHER, n - first)
+        if wanted < peek_i64(codec + 8 * NLIST):
+            _score_lists(codec, queries + 4 * dim * first, size, scores.ctypes.data)
+        for i in range(first, first + size):
+            row = scores.ctypes.data + 4 * lists * (i - first)
+            found = _candidates(codec, row, wanted, slack, values, ids)
+            if not as_is or found != nprobe:
+                query = queries + 4 * dim * i
+                _exact_constants(codec, query, room.ctypes.data, found, values, ids)
+                if found > nprobe:
+                    found, _ = shrink(values, ids, found, nprobe, 0)
+            sort_first(values, ids, found, ordered)
+            for t in range(nprobe):
+                poke_i32(numbers + 4 * (nprobe * i + t), peek_i32(ids + 4 * t))
+                poke_f32(constants + 4 * (nprobe * i + t), peek_f32(values + 4 * t))
+    hold(scores, best, chosen, room)
 
 
 @compiled
@@ -319,34 +409,12 @@ def choose(
 
     The first ``ordered`` of them are in order.
     """
-    dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
-    centroids, is_ip = peek_i64(codec + 8 * CENTROIDS_AT), peek_i64(codec + 8 * METRIC) == 2
-    width = padded(dim)
-    scores = np.empty((TOGETHER, lists), np.float32)
-    best, chosen = np.empty(lists + 32, np.float32), np.empty(lists + 32, np.int32)
-    query = np.zeros(width, np.float32)
-    values, ids = best.ctypes.data, chosen.ctypes.data
-    wanted = nprobe + (nprobe >> 3) + 4
-    for first in range(0, n, TOGETHER):
-        size = min(TOGETHER, n - first)
-        if wanted < peek_i64(codec + 8 * NLIST):
-            _score_lists(codec, queries + 4 * dim * first, size, scores.ctypes.data)
-        for i in range(first, first + size):
-            row = scores.ctypes.data + 4 * lists * (i - first)
-            found = _candidates(codec, row, wanted, values, ids)
-            for t in range(dim):
-                query[t] = peek_f32(queries + 4 * (dim * i + t))
-            for t in range(found):
-                centroid = centroids + 4 * width * np.int64(chosen[t])
-                if is_ip:
-                    best[t] = -dots_float(centroid, query.ctypes.data, width >> 4)[0]
-                else:
-                    square = squares_float(centroid, query.ctypes.data, width >> 4)
-                    best[t] = square * np.float32(0.5)
-            if found > nprobe:
-                found, _ = shrink(values, ids, found, nprobe, 0)
-            sort_first(values, ids, found, ordered)
-            for t in range(nprobe):
-                poke_i32(numbers + 4 * (nprobe * i + t), peek_i32(ids + 4 * t))
-                poke_f32(constants + 4 * (nprobe * i + t), peek_f32(values + 4 * t))
-    hold(scores, best, chosen, query)
+    _choose(codec, queries, n, nprobe, ordered, False, numbers, constants)
+
+
+@compiled
+def choose_roughly(
+    codec: int, queries: int, n: int, nprobe: int, ordered: int, numbers: int, constants: int
+) -> None:
+    """Do the same, B less a number of the query, rounded where that does not show."""
+    _choose(codec, queries, n, nprobe, ordered, True, numbers, constants)

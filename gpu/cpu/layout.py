@@ -48,17 +48,20 @@ METRICS = {"l2": 0, "cosine": 1, "ip": 2}
     PADDED_LISTS,
     HALVES_AT,  # f32[padded L]: |c|^2 / 2 or 0; BIG for padding
     TILES_AT,  # centroids in tiles of 64, see coarse.py
-    COARSE_KIND,  # 0: float32 tiles, 1: int8 tiles
-    MIDDLE_AT,  # f32[D], taken from centroids and queries in int8 tiles
+    COARSE_KIND,  # 0: float32 tiles, 1: int8 tiles, 2: int8 tiles good enough for constants
+    MIDDLE_AT,  # f32[D], taken from queries for int8 tiles; zeros for ip
     CORRECTIONS_AT,  # i32[padded L]: -128 times the sum of the bytes
     SCALES_AT,  # f32[padded L]: steps of the bytes
     QUERY_DIM,  # d
     CENTRE_AT,  # f32[d]
     ROTATION_AT,  # minus the rotation, D padded to 64, in tiles as centroids; 0 for none
     TURNED_DIM,  # D padded to 64
-    ZEROS_AT,  # f32[D padded to 64]
-) = range(26)
-CODEC_PLACES = 26
+    ZEROS_AT,  # f32[max(d, D) padded to 64]
+    TURN_KIND,  # 0: float32 tiles of the rotation, 1: int8 tiles
+    TURN_CORRECTIONS_AT,  # i32[D padded to 64], as CORRECTIONS_AT
+    TURN_SCALES_AT,  # f32[D padded to 64], as SCALES_AT
+) = range(29)
+CODEC_PLACES = 29
 (
     LARGEST_STEP,  # of byte tables
     SCALE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .coarse import TOGETHER, score_floats
+from .coarse import TOGETHER, score_bytes, score_floats
 from .jit import compiled
 from .layout import (
     CENTRE_AT,
@@ -16,6 +16,9 @@ from .layout import (
     QUERY_NORM,
     ROTATION_AT,
     SCALE,
+    TURN_CORRECTIONS_AT,
+    TURN_KIND,
+    TURN_SCALES_AT,
     TURNED_DIM,
     ZEROS_AT,
 )
@@ -47,6 +50,20 @@ def _centred(codec: int, query: int, out: int) -> None:
 
 
 @compiled
+def _turn(codec: int, queries: int, query_step: int, out: int, n: int) -> None:
+    """Rotate 1 to 4 queries f32[d], ``query_step`` bytes apart, to f32[n, D padded to 64]."""
+    dim, turned_dim = peek_i64(codec + 8 * QUERY_DIM), peek_i64(codec + 8 * TURNED_DIM)
+    rotation, zeros = peek_i64(codec + 8 * ROTATION_AT), peek_i64(codec + 8 * ZEROS_AT)
+    n_tiles, step = turned_dim >> 6, 4 * turned_dim
+    if peek_i64(codec + 8 * TURN_KIND):
+        scales = peek_i64(codec + 8 * TURN_SCALES_AT)
+        tiles = (rotation, zeros, scales, peek_i64(codec + 8 * TURN_CORRECTIONS_AT))
+        score_bytes(tiles, n_tiles, zeros, dim, queries, query_step, out, step, n)
+    else:
+        score_floats(rotation, zeros, n_tiles, dim, queries, query_step, out, step, n)
+
+
+@compiled
 def place(codec: int, queries: int, n: int, out: int, far: int) -> None:
     """Write queries f32[n, d] as f32[n, D], and u8[n]: is it too far out for scores, and now 0."""
     dim, placed_dim = peek_i64(codec + 8 * QUERY_DIM), peek_i64(codec + 8 * DIM)
@@ -61,9 +78,8 @@ def place(codec: int, queries: int, n: int, out: int, far: int) -> None:
             _centred(codec, queries + 4 * dim * (first + i), asked + line * i)
         source, step = asked, line
         if rotation:
-            zeros = peek_i64(codec + 8 * ZEROS_AT)
             source, step = turned.ctypes.data, 4 * turned_dim
-            score_floats(rotation, zeros, turned_dim >> 6, dim, asked, line, source, step, size)
+            _turn(codec, asked, line, source, size)
         for i in range(size):
             to = out + 4 * placed_dim * (first + i)
             for j in range(placed_dim):

@@ -35,8 +35,9 @@ from .simd import (
     shuffled,
 )
 
-#: Rows asked for ahead of the one being compared; 4 to 64 are equally good.
-AHEAD = 16
+#: Rows asked for ahead of the one being compared, into the second-level cache, because the first
+#: has room for few requests: 26 rows of 768 bytes took 4.6 us, 16 ahead into the first 8.2.
+AHEAD = 64
 #: Bytes of a row asked for ahead; the machine goes on by itself in longer ones.
 AHEAD_BYTES = 1024
 #: Squares outside have lost digits.

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu.arrays import F32, I64, U8
 
-from .coarse import choose
+from .coarse import choose_roughly
 from .jit import compiled
 from .layout import BITS, DIM, LARGEST_STEP, LIMITS_AT, MEAN_AT, NLIST, RAW_DIM, M
 from .lut import byte_tables, float_tables
@@ -253,7 +253,7 @@ def search(
     far = np.empty(n, np.uint8)
     place(codec, queries.ctypes.data, n, asked, far.ctypes.data)
     _open_records(at, n, found_scores.ctypes.data, found_ids.ctypes.data, room)
-    choose(codec, asked, n, nprobe, FIRST_LISTS, probes_at, constants_at)
+    choose_roughly(codec, asked, n, nprobe, FIRST_LISTS, probes_at, constants_at)
     for i in range(n):
         if far[i]:
             poke_f32(at + RECORD_BYTES * i + 4 * LIMIT, np.float32(-BIG))

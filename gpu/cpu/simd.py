@@ -215,11 +215,11 @@ def poke_f32(typing: Any, at: Any, value: Any) -> Any:
 
 @emitted
 def prefetch(typing: Any, at: Any) -> Any:
-    """Ask for the cache line at an address; any address is allowed."""
+    """Ask for the cache line at an address, into the second-level cache; any address is allowed."""
 
     def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
         fetch = function(b, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
-        hints = [ir.Constant(I32, hint) for hint in (0, 3, 1)]
+        hints = [ir.Constant(I32, hint) for hint in (0, 2, 1)]
         b.call(fetch, [pointer(b, args[0], I8), *hints])
         return context.get_dummy_value()
 
