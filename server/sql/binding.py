@@ -233,6 +233,8 @@ def constant(tree: Syntax, values: Values, type_name: str) -> object:
 
     Types are those of types.py. None is NULL; raise SqlError or FilterError.
     """
+    if (known := _written(tree, values, type_name)) is not None:
+        return known
     wanted = type_named(type_name)
     assert wanted is not None
     if type_name not in OTHER_TYPES:
@@ -241,6 +243,16 @@ def constant(tree: Syntax, values: Values, type_name: str) -> object:
         checked = check_value(cast, dict(values), {})
         return checked.value
     return _other_constant(tree, values, wanted.oid)
+
+
+def _written(tree: Syntax, values: Values, type_name: str) -> object:
+    """Return the value of a parameter that has the type already; None: it takes more to know."""
+    if isinstance(tree, syntax.Cast) and tree.type == type_name:
+        tree = tree.operand
+    if not isinstance(tree, syntax.Parameter) or not isinstance(tree.key, int):
+        return None
+    value = values.get(tree.key)
+    return value.value if isinstance(value, Typed) and value.type == type_name else None
 
 
 def _other_constant(tree: Syntax, values: Values, oid: int) -> object:

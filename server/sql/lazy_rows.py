@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from functools import partial
 
 from server.state import MirrorState
 
 from .binding import Bound
 from .hits import Batch, count
 from .outputs import Page, rows_of, writers
+from .running import Runner
 
 Row = tuple[object, ...]
 #: Rows made in one step: their values take memory and the interpreter.
@@ -38,10 +39,10 @@ class LazyRows:
     """
 
     def __init__(
-        self, state: MirrorState, bound: Bound, found: Iterator[Batch], executor: Executor
+        self, state: MirrorState, bound: Bound, found: Iterator[Batch], runner: Runner
     ) -> None:
         self._state, self._bound, self._found = state, bound, found
-        self._executor = executor
+        self._runner, self._begun = runner, False
         self._made: list[Row] = []
         self._left: Batch | None = None
         self._ended = False
@@ -54,9 +55,11 @@ class LazyRows:
             await asyncio.wait([self._working])
         while len(self._made) < limit and not self._ended:
             wanted = min(limit - len(self._made), _STEP_ROWS)
-            loop = asyncio.get_running_loop()
-            self._working = loop.run_in_executor(self._executor, self._make, wanted)
-            await self._working
+            # The search is part of the first step, and of others of an answer without an end.
+            kind = id(self._bound.plan), self._bound.wanted, wanted, self._begun
+            self._begun = True
+            self._working = self._runner.start(kind, partial(self._make, wanted))
+            await asyncio.shield(self._working)
         rows, self._made = self._made[:limit], self._made[limit:]
         return rows
 
@@ -81,16 +84,16 @@ class LazyRows:
 class CountedRows:
     """The one row of ``count(*)``."""
 
-    def __init__(self, state: MirrorState, bound: Bound, executor: Executor) -> None:
-        self._state, self._bound, self._executor = state, bound, executor
+    def __init__(self, state: MirrorState, bound: Bound, runner: Runner) -> None:
+        self._state, self._bound, self._runner = state, bound, runner
         self._given = False
 
     async def fetch(self, limit: int) -> list[Row]:
         """Return the count, once."""
         if self._given or limit < 1:
             return []
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._executor, count, self._state, self._bound)
+        kind = id(self._bound.plan), "count"
+        found = await self._runner.run(kind, partial(count, self._state, self._bound))
         self._given = True
         skipped = self._bound.offset > 0 or self._bound.limit == 0
         return [] if skipped else [(found,)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from .lifting import Lifted, lift, split
 from .login import Login
 from .parameters import Values, values_of
 from .preparing import Statements, Understood
+from .running import Runner
 from .statements import (
     Begin,
     CatalogQuery,
@@ -68,17 +70,20 @@ class SqlSessions:
 
     def __init__(self, world: SqlWorld) -> None:
         self._world, self._statements = world, Statements(world.catalog)
+        self._runner = Runner(world.searchers, world.settings.server.max_queued_searches)
 
     def open(self, login: Login) -> Session:
         """Return the session of a connection."""
-        return Session(self._world, self._statements, login)
+        return Session(self._world, self._statements, self._runner, login)
 
 
 class Session:
     """See SqlSession in answers.py."""
 
-    def __init__(self, world: SqlWorld, statements: Statements, login: Login) -> None:
-        self._world, self._statements = world, statements
+    def __init__(
+        self, world: SqlWorld, statements: Statements, runner: Runner, login: Login
+    ) -> None:
+        self._world, self._statements, self._runner = world, statements, runner
         self._variables = Variables()
         self._transactions = Transactions(self._variables)
         self._facts = Facts(login, self._variables.get, self._set_config)
@@ -200,15 +205,15 @@ class Session:
         sampling = name in block.analyzing and plan.condition is None
         bound = bind(plan, values, sampling=sampling)
         state = await self._state(self._world.catalog.get(name), bound)
-        executor = self._world.searchers
+        runner = self._runner
 
         def begin() -> Rows:
             if plan.counting:
-                rows: Rows = CountedRows(state, bound, executor)
+                rows: Rows = CountedRows(state, bound, runner)
             else:
                 whole = sampling and plan.sample is None and not plan.searching
                 found = sampled(state) if whole else batches(state, bound)
-                rows = LazyRows(state, bound, found, executor)
+                rows = LazyRows(state, bound, found, runner)
             return _Guarded(self, rows, text)
 
         return begin
@@ -283,8 +288,8 @@ class Session:
         # A state is pinned by reading it, not by planning to: what is read later may have to be
         # newer than what there was while the other side planned.
         state = self._transactions.current().pinned.get(plan.table.name) or mirror.state
-        loop = asyncio.get_running_loop()
-        line = await loop.run_in_executor(self._world.searchers, explain, plan, values, state)
+        kind = id(plan), "explain"
+        line = await self._runner.run(kind, partial(explain, plan, values, state))
         return Answer("EXPLAIN", FixedRows([(line,)]))
 
     # cursors
