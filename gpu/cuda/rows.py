@@ -151,7 +151,10 @@ class DeviceRows:
             return
         first = FIRST_PIECE_BYTES // mirror.stride
         capacity = min(most, max(needed, 2 * held, first))
-        larger = self._budget.empty(capacity * mirror.stride, "raw rows")
+        try:
+            larger = self._budget.empty(capacity * mirror.stride, "raw rows")
+        except IndexFull:
+            larger = self._budget.empty(needed * mirror.stride, "raw rows")
         if chunk.buffer is not None:
             used = chunk.filled * mirror.stride
             self._device.copy(chunk.buffer, 0, larger, 0, used, stream)

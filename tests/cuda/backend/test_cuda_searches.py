@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def test_lists_tail_and_dead_rows_are_searched_as_numpy_does(
 ) -> None:
     ours, theirs = both(make_file, cuda, metric=metric, bits=bits)
     _, queries = rows_and_queries(n_queries)
-    how = {"nprobe": 4, "rerank": 30}
+    how: dict[str, Any] = {"nprobe": 4, "rerank": 30}
     assert_same(ours.state.search(queries, 10, **how), theirs.state.search(queries, 10, **how))
 
 
@@ -61,7 +63,7 @@ def test_raw_rows_are_read_wherever_they_are(
 ) -> None:
     ours, theirs = both(make_file, make_cuda(raw_location), raw_dtype=raw_dtype)
     _, queries = rows_and_queries(2)
-    how = {"nprobe": 5, "rerank": 40}
+    how: dict[str, Any] = {"nprobe": 5, "rerank": 40}
     assert_same(ours.state.search(queries, 7, **how), theirs.state.search(queries, 7, **how))
     reranked = "rerank" in _launched(ours)
     assert reranked == (raw_location != "none")
@@ -90,7 +92,7 @@ def test_exact_search_is_exact(metric: Metric, cuda: CudaBackend, make_file: Mak
 def test_more_hits_than_a_kernel_returns(cuda: CudaBackend, make_file: MakeFile) -> None:
     ours, theirs = both(make_file, cuda)
     _, queries = rows_and_queries(2)
-    how = {"nprobe": NLIST, "rerank": 1100}
+    how: dict[str, Any] = {"nprobe": NLIST, "rerank": 1100}
     assert_same(ours.state.search(queries, 1050, **how), theirs.state.search(queries, 1050, **how))
 
 
