@@ -332,7 +332,8 @@ def test_others_are_served_while_heavy_parameters_are_read(
         client.send(parse("SELECT $1::text[]"), bind(words.encode()), execute(), SYNC)
         _works(server)
         assert kinds(client.until_ready()) == "12DCZ"
-    assert server.log == ["SELECT numbers(2)", "SELECT $1::text[]"]
+    asked = [text for text in server.log if text.startswith("SELECT")]
+    assert asked == ["SELECT numbers(2)", "SELECT $1::text[]"]
 
 
 def test_at_the_stop_clients_are_told_and_running_statements_may_end(
