@@ -48,10 +48,7 @@ def _open_best(options: CudaOptions) -> Backend:
             return _open_cuda(options)
         except BackendError:
             pass  # no driver, or no card: not asked for by name, so nothing to complain about
-    try:
-        return _open_cpu()
-    except BackendError:
-        return NumpyBackend()
+    return _open_host()
 
 
 def _open_cpu() -> Backend:
@@ -65,6 +62,16 @@ def _open_cpu() -> Backend:
 @lru_cache(maxsize=8)
 def _open_cuda(options: CudaOptions) -> Backend:
     from .cuda.cupy_device import CupyDevice  # noqa: PLC0415 (nobody else needs them)
+    from .cuda.warming import SMALLEST  # noqa: PLC0415
     from .cuda_backend import CudaBackend  # noqa: PLC0415
 
-    return CudaBackend(CupyDevice(options), raw_location=options.raw_location)
+    device = CupyDevice(options)
+    device.prepare(SMALLEST)  # CuPy looks for NVRTC at the first kernel only
+    return CudaBackend(device, raw_location=options.raw_location, host=_open_host())
+
+
+def _open_host() -> Backend:
+    try:
+        return _open_cpu()
+    except BackendError:
+        return NumpyBackend()

@@ -184,7 +184,7 @@ def _write_rows(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
 
 
 def _read_contents(path: Path, spec: IndexSpec, backend: Backend | None) -> Contents:
-    contents = Contents(spec, _read_index(path / _INDEX, spec, backend))
+    contents = Contents(spec, read_index(path / _INDEX, spec, backend))
     if contents.index.params != spec.index_params():
         raise ValueError("the engine's parameters are not the index's")
     for batch in _read_rows(path / _ROWS):
@@ -199,7 +199,8 @@ def _read_contents(path: Path, spec: IndexSpec, backend: Backend | None) -> Cont
     return contents
 
 
-def _read_index(path: Path, spec: IndexSpec, backend: Backend | None) -> Index:
+def read_index(path: Path, spec: IndexSpec, backend: Backend | None) -> Index:
+    """Read an index file for ``backend``; for the CPU where the card has no room for it."""
     try:
         return Index.load(path, backend)
     except IndexFull as error:

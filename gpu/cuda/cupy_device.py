@@ -231,6 +231,10 @@ class CupyDevice:
             with _own(stream).stream:
                 function(grid, (block, 1, 1), sized, shared_mem=shared_bytes)
 
+    def prepare(self, kernel: Kernel) -> None:
+        """Compile and load a kernel; BackendError where there is no compiler."""
+        self._function(kernel)
+
     def capture(self, stream: Stream, work: Callable[[], None]) -> CupyGraph:
         """Record what ``work`` queues on ``stream``, without running it.
 

@@ -129,3 +129,9 @@ def test_rows_that_come_later_are_found(cuda: CudaBackend, make_file: MakeFile) 
 
 def _launched(index: Index) -> set[str]:
     return {kernel.stem for kernel in index.state.backend.device.launched}  # type: ignore[attr-defined]
+
+
+def test_warming_up_runs_a_search(cuda: CudaBackend) -> None:
+    cuda.warm_up()
+    launched = {kernel.stem for kernel in cuda.device.launched}  # type: ignore[attr-defined]
+    assert {"append", "coarse", "tables", "scan_slices", "rerank", "exact"} <= launched
