@@ -26,6 +26,9 @@ GROWTH = 4
 SHARE_FOR_EXACT = 1 / 8
 #: A cursor reader wants few neighbours missing; more than the default target of a plain search.
 RECALL_TARGET = 0.99
+#: Candidates compared exactly for each row wanted. The plan is measured up to k = 100; beyond it
+#: this keeps 0.99 of the nearest 1,000 where what the plan extrapolates to kept 0.88.
+RERANK_PER_ROW = 4
 BATCH_ROWS = 4096
 
 
@@ -46,7 +49,14 @@ def iterate(state: IndexState, query: F32, allowed: U8) -> Iterator[tuple[I64, F
 
 
 def _search(state: IndexState, query: F32, allowed: U8, k: int) -> tuple[I64, F32]:
-    asked = Query(vectors=query, k=k, allowed=allowed, masked=True, recall_target=RECALL_TARGET)
+    asked = Query(
+        vectors=query,
+        k=k,
+        allowed=allowed,
+        masked=True,
+        rerank=RERANK_PER_ROW * k,
+        recall_target=RECALL_TARGET,
+    )
     found = search(state, asked)
     hit = found.ids[0] >= 0
     return found.ids[0][hit], found.distances[0][hit]
