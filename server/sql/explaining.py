@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from server.filters import syntax
+from server.filters import FilterError, syntax
 from server.filters.syntax import Syntax
 from server.state import MirrorState
 
@@ -37,7 +37,10 @@ UNSERVED_LINE = f"Foreign Scan  (cost={_UNSERVED:.2f}..{_UNSERVED:.2f} rows=1 wi
 
 def explain(plan: Plan, values: Values, state: MirrorState) -> str:
     """Return the line that says what a plan costs. Evaluates the filter: run it in a thread."""
-    rows = 1 if plan.counting else _rows(plan, values, state)
+    try:
+        rows = 1 if plan.counting else _rows(plan, values, state)
+    except FilterError:
+        return UNSERVED_LINE
     width = sum(_width(plan.table.columns.get(output.name)) for output in plan.outputs) or 8
     start, total = _price(plan, rows)
     return (

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.catalog import CatalogLike
-from server.filters import syntax
+from server.filters import FilterError, syntax
 
 from . import catalog_queries, constants
 from .answers import Column
@@ -98,6 +98,8 @@ class Statements:
             try:
                 inner = self._query(statement, statement.query, oids, facts, text)
                 plan, found_oids = inner.plan, inner.oids
+            except FilterError:
+                pass  # what is not served has its price: see explaining.py
             except SqlError as error:
                 if error.sqlstate == "42P01":
                     raise

@@ -229,18 +229,21 @@ class Session:
     async def _state(self, mirror: MirrorLike, bound: Bound) -> MirrorState:
         """Return the state that the transaction reads, waiting for what it must not miss."""
         block, name = self._transactions.current(), mirror.spec.name
-        lsn = bound.min_lsn
-        pinned = block.pinned.get(name)
-        if pinned is None or bound.consistency == "strong" or lsn > pinned.applied_lsn:
+        pinned, lsn = block.pinned.get(name), bound.min_lsn
+        # Strong is what the state was when it was pinned: two scans of a transaction agree.
+        strong = bound.consistency == "strong" and name not in block.strong
+        if pinned is None or strong:
             lsn = await self._wait(mirror, bound, pinned)
         if pinned is None:
             pinned = block.pinned[name] = mirror.state
-        elif lsn > pinned.applied_lsn:
+        if lsn > pinned.applied_lsn:
             raise SqlError(
                 "40001",
                 "this transaction reads an older version of the index than is asked for",
                 hint="begin a new transaction; all statements of one see the same version",
             )
+        if strong:
+            block.strong.add(name)
         return pinned
 
     async def _wait(self, mirror: MirrorLike, bound: Bound, pinned: MirrorState | None) -> int:

@@ -28,12 +28,16 @@ class _Savepoint:
 
 @dataclass(slots=True)
 class Block:
-    """One transaction. ``pinned``: index name -> state. ``analyzing``: tables being analyzed."""
+    """One transaction. ``pinned``: index name -> state. ``analyzing``: tables being analyzed.
+
+    ``strong``: indexes whose state had all that was committed when it was pinned.
+    """
 
     variables: dict[str, str]
     explicit: bool
     failed: bool = False
     pinned: dict[str, MirrorState] = field(default_factory=dict)
+    strong: set[str] = field(default_factory=set)
     analyzing: set[str] = field(default_factory=set)
     savepoints: list[_Savepoint] = field(default_factory=list)
     local: dict[str, str | None] = field(default_factory=dict)

@@ -264,6 +264,25 @@ def test_transactions_see_one_version_of_an_index(items: Desk) -> None:
     assert talk.rows(asked) == [before[0] - 1]
 
 
+def test_strong_scans_of_one_transaction_agree(items: Desk) -> None:
+    talk, applied = items.talk(), items.mirror.state.applied_lsn
+    asked = "SELECT count(*) FROM items WHERE consistency = 'strong'"
+    items.world.flushed_lsn = applied
+    talk("BEGIN")
+    before = talk.rows(asked)
+    items.world.flushed_lsn = applied + 11
+    items.change(applied + 10, [Change(Op.DELETE, 1)])
+    assert talk.rows(asked) == before
+    talk("COMMIT")
+    assert talk.rows(asked) == [before[0] - 1]
+    talk("BEGIN")
+    talk.rows("SELECT count(*) FROM items")
+    items.change(applied + 20, [Change(Op.DELETE, 2)])
+    items.world.flushed_lsn = applied + 21
+    # What was read without it may be older than what strong asks for.
+    assert talk.error(asked).sqlstate == "40001"
+
+
 def test_a_fetch_that_is_given_up_leaves_the_session_usable(items: Desk) -> None:
     talk = items.talk()
     talk("BEGIN")

@@ -175,6 +175,7 @@ def test_subtransactions_of_postgres_fdw(talk: Talk) -> None:
         ("SELECT count(*) FROM public.items", (1e12, 1)),
         ("SELECT tenant, sum(price) FROM public.items GROUP BY 1", (1e12, 1)),
         ("SELECT id FROM public.items WHERE (((name)::pg_catalog.xml IS DOCUMENT))", (1e12, 1)),
+        (f"SELECT id FROM public.items WHERE ((md5(name) = 'x')) AND ((query = {Q}))", (1e12, 1)),
         ("SELECT (((", (1e12, 1)),
     ],
 )  # fmt: skip
