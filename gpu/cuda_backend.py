@@ -42,7 +42,10 @@ SMALL_PRODUCT = 1 << 22
 
 
 class CudaBackend(NumpyBackend):
-    """See ``Backend``. ``host`` answers what does not fit on the card; None: NumPy."""
+    """See ``Backend``. ``host`` answers what does not fit on the card; None: NumPy.
+
+    Products of matrices of fewer than ``small_product`` multiplications are the host's, too.
+    """
 
     name = "cuda"
 
@@ -52,11 +55,12 @@ class CudaBackend(NumpyBackend):
         *,
         raw_location: RawLocation = "device",
         host: Backend | None = None,
+        small_product: int = SMALL_PRODUCT,
     ) -> None:
         self.device = device
         self.lost: str | None = None
         self.when_lost: Callable[[str], None] = lambda reason: None
-        self._host = host or NumpyBackend()
+        self._host, self._small_product = host or NumpyBackend(), small_product
         self._budget = Budget(device)
         self._spaces = Workspaces(device)
         self._codecs = PreparedCodecs(self._budget)
@@ -87,14 +91,14 @@ class CudaBackend(NumpyBackend):
 
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
-        if points.size * len(centroids) < SMALL_PRODUCT:
+        if points.size * len(centroids) < self._small_product:
             return self._host.nearest(points, centroids)
         with self._guarded(), self._spaces.one() as space:
             return nearest_block(space, points, centroids)
 
     def encode(self, residuals: F32, codebooks: F32) -> U8:
         """Return the nearest codewords of f32[n, m * s] in f32[m, K, s] as u8[n, m]."""
-        if residuals.size * codebooks.shape[1] < SMALL_PRODUCT:
+        if residuals.size * codebooks.shape[1] < self._small_product:
             return self._host.encode(residuals, codebooks)
         with self._guarded(), self._spaces.one() as space:
             return encode_block(space, residuals, codebooks)

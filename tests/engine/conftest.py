@@ -1,4 +1,8 @@
-"""Fixtures of the engine's tests: every case runs on every backend."""
+"""Fixtures of the engine's tests: every case runs on every backend.
+
+The CUDA backend runs on the emulated card, which is slow: ``make test`` takes the modules of
+``QUICK_ON_CUDA``, ``make test-all`` all. With ``-m gpu`` every case runs on a real card.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,30 @@ import pytest
 
 from gpu import Backend, Index, IndexParams, open_backend, train
 from gpu.arrays import F32
+from gpu.cuda_backend import CudaBackend
+from tests.cuda.emulator import EmulatedDevice, why_not
 
-BACKENDS = ["numpy", "cpu"]
+EMULATED = "cuda-emulated"
+BACKENDS = ["numpy", "cpu", EMULATED, pytest.param("cuda", marks=pytest.mark.gpu)]
+QUICK_ON_CUDA = {"test_index.py", "test_files.py"}
+#: Products of training are the host's on the emulated card; kernels' own tests have them.
+HOST_PRODUCTS = 1 << 62
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        on_cuda = callspec is not None and callspec.params.get("backend") is EMULATED
+        if on_cuda and item.path.name not in QUICK_ON_CUDA:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == EMULATED:
+        if reason := why_not():
+            pytest.skip(reason)
+        return CudaBackend(EmulatedDevice(), small_product=HOST_PRODUCTS)
     return open_backend(request.param)
 
 
