@@ -59,15 +59,20 @@ DEVICE int span_of(const int4* spans, int nprobe, int from, int g) {
 template <int BITS, class T>
 DEVICE bool add_chunks(const T& table, const float* least, const Row (&rows)[TOGETHER], int chunks,
                        float bound, float (&sums)[TOGETHER]) {
+  const uint4* from[TOGETHER];
   uint4 next[TOGETHER];
 #pragma unroll
-  for (int u = 0; u < TOGETHER; u++) next[u] = codes_of(rows[u], 0, lane_id());
+  for (int u = 0; u < TOGETHER; u++) {
+    from[u] = (const uint4*)rows[u].group + lane_id();
+    next[u] = load_streaming(from[u]);  // @codes
+  }
   for (int c = 0; c < chunks; c++) {
     uint4 codes[TOGETHER];
 #pragma unroll
     for (int u = 0; u < TOGETHER; u++) {
       codes[u] = next[u];
-      if (c + 1 < chunks) next[u] = codes_of(rows[u], c + 1, lane_id());
+      from[u] += GROUP_ROWS;
+      if (c + 1 < chunks) next[u] = load_streaming(from[u]);  // @codes
     }
 #pragma unroll
     for (int u = 0; u < TOGETHER; u++) sums[u] = table.add_chunk(c, codes[u], sums[u]);
@@ -83,8 +88,8 @@ DEVICE bool add_chunks(const T& table, const float* least, const Row (&rows)[TOG
 // spans and factors belong to `stride` probes of each query, of which the first nprobe are scanned.
 // only i32[q], or null for all: which queries are. reach u32[q], 0 before: the complement of the
 // ordered bits of a score that r rows of some block are within. out: row ids i64[q, r], -1 for
-// none, and scores. Grid: blocks, queries. Dynamic shared memory: keys u64[capacity], least
-// f32[chunks + 1], up to TABLE_ALIGNMENT bytes of nothing, the table.
+// none, and scores. Grid: blocks, queries. Dynamic shared memory: the table, keys u64[capacity],
+// least f32[chunks + 1].
 // Four blocks on an SM, 64 registers a thread, leave nothing spilled; the rare tables that do not
 // fit into shared memory take 64-bit addresses and more registers.
 template <int BITS, class Entry, bool SHARED>
@@ -95,14 +100,17 @@ scan_slices(const float* __restrict__ tables, const u32* __restrict__ largest, i
             const u32* __restrict__ allowed, const int* __restrict__ only, int r, int capacity,
             u32* reach, u32* arrived, u64* runs, i64* out_ids, float* out_scores) {
   __shared__ Top top;
-  DYNAMIC_SHARED(u64, keys);
+  DYNAMIC_SHARED(unsigned char, dynamic);
   const int query = (int)blockIdx.y;
   if (only && !only[query]) return;
+  Entry* staged = table_room<BITS, Entry, SHARED>(dynamic);
+  u64* keys = (u64*)behind_table<BITS, Entry, SHARED>(staged, chunks);
   float* least = (float*)(keys + capacity);
-  const Table<BITS, Entry, SHARED> table = staged_table<BITS, Entry, SHARED>(
-      tables, largest, rounds, query, chunks, least + chunks + 1);
+  const float* raw = tables + (i64)query * (BITS == 4 ? 512 : 4096) * chunks;
   const float unit = table_unit(largest[query], rounds != 0);
+  stage_table<BITS, Entry, SHARED>(raw, unit, rounds, chunks, staged);
   top_begin(top);
+  const Table<BITS, Entry, SHARED> table(raw, staged, unit, rounds != 0);
   lower_bounds<BITS>(table, chunks, least);
 
   const int4* mine = spans + (i64)query * (stride + 1);

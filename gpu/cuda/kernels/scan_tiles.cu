@@ -300,13 +300,17 @@ select_survivors(const float* __restrict__ tables, const u32* __restrict__ large
                  int* __restrict__ overflowed, i64* __restrict__ out_ids,
                  float* __restrict__ out_scores) {
   __shared__ Top top;
-  DYNAMIC_SHARED(u64, keys);
+  DYNAMIC_SHARED(unsigned char, dynamic);
+  Entry* staged = table_room<BITS, Entry, SHARED>(dynamic);
+  u64* keys = (u64*)behind_table<BITS, Entry, SHARED>(staged, chunks);
   const int query = (int)blockIdx.x, count = counts[query];
   if (threadIdx.x == 0) overflowed[query] = count > room;
   if (count > room) return;
-  const Table<BITS, Entry, SHARED> table =
-      staged_table<BITS, Entry, SHARED>(tables, largest, rounds, query, chunks, keys + capacity);
+  const float* raw = tables + (i64)query * (BITS == 4 ? 512 : 4096) * chunks;
+  const float unit = table_unit(largest[query], rounds != 0);
+  stage_table<BITS, Entry, SHARED>(raw, unit, rounds, chunks, staged);
   top_begin(top);
+  const Table<BITS, Entry, SHARED> table(raw, staged, unit, rounds != 0);
   const int4* mine = spans + (i64)query * (nprobe + 1);
   for (int base = 0; base < count; base += TOP_THREADS) {
     const int i = base + (int)threadIdx.x;
@@ -315,8 +319,8 @@ select_survivors(const float* __restrict__ tables, const u32* __restrict__ large
       const u64 survivor = survivors[(i64)query * room + i];
       const int probe = (int)(survivor >> 32), slot = (int)(u32)survivor;
       const float4 f = factors[(i64)query * nprobe + probe];
-      const Row row = row_at(group_of(pages, mine[probe].y, slot, chunks), slot % GROUP_ROWS, f,
-                             chunks, table_unit(largest[query], rounds != 0));
+      const u8* group = group_of(pages, mine[probe].y, slot, chunks);
+      const Row row = row_at(group, slot % GROUP_ROWS, f, chunks, unit);
       float sum = 0;
       for (int c = 0; c < chunks; c++)
         sum = table.add_chunk(c, codes_of(row, c, slot % GROUP_ROWS), sum);
