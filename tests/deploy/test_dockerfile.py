@@ -135,4 +135,5 @@ def test_the_health_check_asks_the_port_the_server_listens_on() -> None:
     assert "VECMIRROR_SERVER__PORT" in check
     assert f"'{Settings().server.port}'" in check
     assert "/livez" in check
-    assert f"EXPOSE {Settings().server.port}" in instructions()
+    settings = Settings()
+    assert f"EXPOSE {settings.server.port} {settings.sql.port}" in instructions()
