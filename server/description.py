@@ -63,6 +63,7 @@ def describe_rows(applier: Applier, upkeep: Upkeep) -> dict[str, object]:
         "dead_rows": index.dead_rows,
         "dead_rows_in_lists": index.dead_encoded_rows,
         "tail_rows": index.n_rows - index.encoded_rows,
+        "backend": index.backend.name,
         "trained": index.trained,
         "training": upkeep.training(),
         "upkeep": upkeep.running(),

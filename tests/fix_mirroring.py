@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ _numbers = itertools.count(1)
 class Processes:
     """An index server and a sidecar of one database, which a test may kill and start again."""
 
-    def __init__(self, dsn: str, folder: Path) -> None:
+    def __init__(self, dsn: str, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        """Start both; ``settings`` are further variables of their environment."""
         self.folder = folder
         self.url = f"http://127.0.0.1:{free_port()}"
         self._environment = demo_environment(
@@ -47,6 +48,7 @@ class Processes:
                 "VECMIRROR_SERVER__DATA_DIR": str(folder / "data"),
                 "VECMIRROR_SYNC__SERVER_URL": self.url,
                 "VECMIRROR_SOURCE__DSN": dsn,
+                **(settings or {}),
             }
         )
         self.client = Client(self.url)

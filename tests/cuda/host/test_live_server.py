@@ -1,0 +1,114 @@
+"""``vecmirror serve`` with device = cuda, on CuPy over the CPU: HTTP and live replication."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from server.demo.postgres import EmbeddedPostgres
+from tests.brute_force import nearest
+from tests.cuda.host.environment import HERE, environment, why_no_host
+from tests.fix_mirroring import Mirrored, Processes
+from tests.fix_postgres import fresh_database
+
+TIMEOUT_S = 900
+DIM = 8
+ROWS = (
+    "INSERT INTO items SELECT i, i % 10, (SELECT array_agg(random() - 0.5) FROM "
+    "generate_series(1, 8 + 0 * i))::vector(8) FROM generate_series({0}, {1}) i"
+)
+
+
+def on_the_card(*arguments: str) -> None:
+    """Run tests that others have written, in a process whose best backend is the card."""
+    if reason := why_no_host():
+        pytest.skip(reason)
+    plugin = ["-p", "tests.cuda.host.on_card", "-p", "no:cacheprovider", "-q", "--tb=short"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin, f"--timeout={TIMEOUT_S}", *arguments],
+        env=environment(),
+        cwd=HERE.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_http_searches_answer_as_on_the_cpu() -> None:
+    on_the_card("tests/api/test_searching.py", "tests/api/test_consistency.py")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S)
+def test_live_replication_passes_the_same_tests() -> None:
+    on_the_card("tests/live/test_mirroring.py", "tests/api", "-k", "not pg16")
+
+
+@pytest.fixture
+def mirrored(
+    postgres18: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Mirrored]:
+    """Return a table of 400 rows, and the index on the card that mirrors it."""
+    if reason := why_no_host():
+        pytest.skip(reason)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    wanted = {"VECMIRROR_SERVER__DEVICE": "cuda", "VECMIRROR_SERVER__DEVICE_REQUIRED": "true"}
+    with fresh_database(postgres18) as database:
+        processes = Processes(database.dsn, tmp_path, wanted)
+        made = Mirrored(database.dsn, "card", processes)
+        made.execute(
+            "CREATE SCHEMA card CREATE TABLE items "
+            "(id bigint PRIMARY KEY, price int, embedding vector(8))"
+        )
+        made.execute(ROWS.format(1, 400))
+        made.attach(columns=("price",), train_from_rows=200, nlist=8, m=4)
+        made.wait_live()
+        yield made
+        made.remove()
+        processes.close()
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_an_index_on_the_card_follows_its_table(mirrored: Mirrored) -> None:
+    mirrored.wait_until(lambda description: bool(description["trained"]))
+    assert mirrored.describe()["backend"] == "cuda"
+    mirrored.assert_equal()
+    mirrored.execute(ROWS.format(401, 460))
+    mirrored.execute("UPDATE items SET embedding = embedding * '[2,2,2,2,2,2,2,2]' WHERE id < 50")
+    mirrored.execute("DELETE FROM items WHERE id BETWEEN 100 AND 120")
+    mirrored.catch_up()
+    assert_finds_the_nearest(mirrored, "true")
+    assert_finds_the_nearest(mirrored, "price < 3")
+    mirrored.assert_equal()
+    mirrored.processes.restart_server(kill=True)
+    mirrored.wait_live()
+    assert_finds_the_nearest(mirrored, "true")
+    assert mirrored.describe()["backend"] == "cuda"
+    figures = httpx.get(f"{mirrored.processes.url}/metrics", trust_env=False).text
+    assert "vecmirror_device_lost 0.0" in figures
+
+
+def assert_finds_the_nearest(mirrored: Mirrored, condition: str) -> None:
+    """Compare hits with all rows of the table."""
+    found = mirrored.execute(f"SELECT id, embedding::text FROM items WHERE {condition} ORDER BY id")
+    ids = np.array([row[0] for row in found])
+    rows = np.array(
+        [[float(x) for x in row[1].strip("[]").split(",")] for row in found], np.float32
+    )
+    for seed in range(3):
+        query = np.random.default_rng(seed).normal(size=(1, DIM)).astype(np.float32)
+        filtered = {} if condition == "true" else {"filter": condition}
+        hits = mirrored.search(query[0].tolist(), 5, exact=True, **filtered)
+        places, distances = nearest("l2", query, rows, np.ones(len(rows), np.bool_), 5)
+        assert [int(hit["key"]) for hit in hits] == ids[places[0]].tolist()
+        np.testing.assert_allclose([h["distance"] for h in hits], distances[0], rtol=1e-5)
