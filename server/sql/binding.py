@@ -22,9 +22,7 @@ from .plans import Plan, distance_name, no_query
 from .tables import IndexTable
 from .types import from_text, type_named
 
-Consistency = str
 _CONSISTENCIES = ("eventual", "session", "strong")
-_NAMES = {"int4": "k", "float8": "recall_target"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +47,7 @@ class Bound:
     inclusive: bool = False
     recall_target: float | None = None
     min_lsn: int = 0
-    consistency: Consistency = "eventual"
+    consistency: str = "eventual"
     echoes: Mapping[str, object]
     nothing: bool = False
 
@@ -159,7 +157,7 @@ class _Binder:
         found: list[Any] = [lsn for lsn in lsns if lsn is not None]
         return max(found, default=0)
 
-    def _consistency(self, value: object) -> Consistency:
+    def _consistency(self, value: object) -> str:
         if value is None:
             return "eventual"
         if value not in _CONSISTENCIES:

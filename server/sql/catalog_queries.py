@@ -31,9 +31,8 @@ from .types import (
 
 #: Rows that a page of 8,192 bytes would hold, roughly: pg_relation_size is about pages.
 _PAGE_BYTES = 8192
-#: Oids of namespaces and relations are our choice, as those of pgvector's types.
+#: Types with greater oids are not Postgres' own.
 _NAMESPACE = 16_384
-_FIRST_RELATION = 16_500
 
 Row = tuple[object, ...]
 
@@ -43,7 +42,6 @@ class Relation:
     """An index table and what the catalog says about its size."""
 
     table: IndexTable
-    oid: int
     rows: int
 
 

@@ -269,7 +269,7 @@ class _Planner:
                 return slot
         if not self._searching and not self._vectors:
             # Slot 0 is the search's own; there is none.
-            self._vectors.append(syntax.Keyword(None, vector_position(vector)))
+            self._vectors.append(syntax.Keyword(None, vector.position))
         self._vectors.append(vector)
         return len(self._vectors) - 1
 
@@ -427,11 +427,6 @@ def call_arguments(call: SearchCall) -> dict[str, Syntax]:
             position=call.position + 1,
         )
     return {**given, **dict(call.named)}
-
-
-def vector_position(tree: Syntax) -> int:
-    """Return where an expression stands."""
-    return tree.position
 
 
 def _same(a: Syntax, b: Syntax) -> bool:

@@ -13,6 +13,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
+from server.errors import NotReady
 from server.mirror import MirrorLike
 from server.state import MirrorState
 
@@ -273,8 +274,8 @@ class Session:
 
     def _catalog_answer(self, query: CatalogQuery, values: Values) -> list[Row]:
         relations = [
-            Relation(table_of(mirror.spec), 16_500 + place, _live_rows(mirror))
-            for place, mirror in enumerate(self._world.catalog.mirrors())
+            Relation(table_of(mirror.spec), _live_rows(mirror))
+            for mirror in self._world.catalog.mirrors()
         ]
         parameters = [values[place] for place in range(1, query.parameters + 1)]
         found = catalog_queries.answer(query, [_plain(value) for value in parameters], relations)
@@ -454,9 +455,10 @@ class _Guarded:
 
 
 def _live_rows(mirror: MirrorLike) -> int:
+    """Return the rows of an index; none of one that cannot be served."""
     try:
         return mirror.state.index.live_rows
-    except Exception:
+    except NotReady:
         return 0
 
 
