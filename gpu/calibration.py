@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import F32, I32, I64, AnyArray, Bool
+from .arrays import F32, I32, I64, U8, AnyArray, Bool
+from .bitmap import pack
 from .plan import Plan, Step
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 NEIGHBOURS = (10, 100)
+#: Shares of the rows that filters keep; 1: no filter. Smaller ones leave too few rows to measure.
+SHARES = (1.0, 0.1, 0.01)
 #: Neighbours fetched for the truth, so that rows tied with the k-th are known too.
 TRUTH_ROWS = 2 * max(NEIGHBOURS)
 #: The largest number of candidates looked at per neighbour asked for.
@@ -113,36 +116,36 @@ def calibrate(
         held_out, queries = held_out[::4], queries[::4]
     if nlist == 1:
         return Plan(nlist)
-    measure = _Measure(state, trained, held_out, queries)
-    ks = [k for k in NEIGHBOURS if measure.knows(k)]
     steps: list[Step] = []
-    goals = [(k, target) for k in ks for target in TARGETS]
-    for done, (k, target) in enumerate(goals):
-        on_step(done, len(goals))
-        steps.append(measure.step(k, target))
+    for done, share in enumerate(SHARES):
+        on_step(done, len(SHARES))
+        measure = _Measure(state, trained, held_out, queries, share)
+        ks = [k for k in NEIGHBOURS if measure.knows(k)]
+        steps += [measure.step(k, target) for k in ks for target in TARGETS]
     return Plan(nlist, tuple(steps))
 
 
 class _Measure:
-    """Search results of the held-out rows, each list scan done once."""
+    """Search results of the held-out rows, each list scan done once, under a random filter."""
 
-    def __init__(self, state: IndexState, trained: Trained, held_out: I64, queries: F32) -> None:
+    def __init__(
+        self, state: IndexState, trained: Trained, held_out: I64, queries: F32, share: float
+    ) -> None:
         self._state, self._trained = state, trained
-        self._held_out = held_out
+        self._held_out, self._share = held_out, share
+        self._where, self._allowed, self._matches = _filtered(state, share)
         self._placed = trained.codec.place_queries(queries)
         nlist = trained.codec.nlist
         backend = state.backend
         self._probes, self._constants = backend.choose_lists(trained.codec, self._placed, nlist)
-        self._hits = backend.exact(
-            state.rows, queries, TRUTH_ROWS + 1, range(state.n_rows), state.alive_bits
-        )
+        self._hits = backend.exact(state.rows, queries, TRUTH_ROWS + 1, self._where, self._allowed)
         self._rank_of_list, self._list_of = self._places()
         self._list_rank = self._ranks(self._hits.ids)
         self._scanned = self._scan(min(nlist, max(1, round(FIRST_PROBES * math.sqrt(nlist)))))
 
     def knows(self, k: int) -> bool:
         """Whether enough queries have a truth to measure ``k`` neighbours with."""
-        return self._state.live_rows > 4 * k and len(self._truth(k).queries) >= FEWEST_QUERIES
+        return self._matches > 4 * k and len(self._truth(k).queries) >= FEWEST_QUERIES
 
     def step(self, k: int, target: float) -> Step:
         """Return the cheapest setting found that reaches ``target`` for ``k`` neighbours."""
@@ -156,9 +159,9 @@ class _Measure:
             curve = truth.curve(self._scanned, nprobe)
             reached = np.flatnonzero(curve >= goal)
             if len(reached):
-                return Step(k, target, nprobe, max(k, int(reached[0]) + 1))
+                return Step(k, target, nprobe, max(k, int(reached[0]) + 1), self._share)
             if nprobe >= nlist:
-                return Step(k, target, nlist, DEEPEST_RERANK * k)
+                return Step(k, target, nlist, DEEPEST_RERANK * k, self._share)
             nprobe = min(nlist, math.ceil(PROBE_GROWTH * nprobe))
 
     def _first_nprobe(self, truth: _Truth, coverage: float) -> int:
@@ -200,11 +203,20 @@ class _Measure:
             self._placed,
             self._probes[:, :nprobe],
             self._constants[:, :nprobe],
-            self._state.alive_bits,
+            self._allowed,
             limit,
         )
         ids = _without(ids, self._held_out)
         return _Scanned(nprobe, ids, self._ranks(ids))
+
+
+def _filtered(state: IndexState, share: float) -> tuple[range | I64, U8, int]:
+    """Return a random filter's rows: where they are, their packed bitmap and their number."""
+    if share == 1:
+        return range(state.n_rows), state.alive_bits, state.live_rows
+    kept = np.random.default_rng(state.params.seed).random(state.n_rows) < share
+    kept &= state.alive()
+    return np.flatnonzero(kept), pack(kept), int(np.count_nonzero(kept))
 
 
 def _without(ids: I64, own: I64) -> I64:

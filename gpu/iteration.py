@@ -19,8 +19,8 @@ from .query import Query, search
 if TYPE_CHECKING:
     from .state import IndexState
 
-#: First k; each next search asks for four times as many.
-FIRST_K = 64
+#: First k: a page of a cursor costs one search. Each next search asks for four times as many.
+FIRST_K = 100
 GROWTH = 4
 #: From this share of the index on, exact distances of everything cost less than another search.
 SHARE_FOR_EXACT = 1 / 8

@@ -1,8 +1,9 @@
 """Plan: how many lists to probe and how many rows to re-rank for a recall target.
 
-Measured at training time with held-out rows against exact search, stored with the codec. A filter
-that keeps a share s of the rows makes the k-th match about the (k / s)-th neighbour overall, so a
-filtered search probes as an unfiltered one for k / s neighbours would.
+Measured at training time with held-out rows against exact search, stored with the codec: for some
+k, without a filter and under filters that keep given shares of the rows at random. Between them
+the plan is straight in logarithms. A filter that keeps fewer rows than any measured makes the k-th
+match a neighbour further out: it is searched as the smallest measured share for more neighbours.
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ MOST_REMEMBERED = 1024
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """For ``k`` neighbours with recall ``target`` it takes this ``nprobe`` and ``rerank``."""
+    """For ``k`` neighbours with recall ``target`` it takes this ``nprobe`` and ``rerank``.
+
+    Measured under a filter that keeps ``share`` of the rows; 1: without one.
+    """
 
     k: int
     target: float
     nprobe: int
     rerank: int
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Measured steps; every k has the same targets. An empty plan guesses."""
+    """Measured steps; every k and share has the same targets. An empty plan guesses."""
 
     nlist: int
     steps: tuple[Step, ...] = ()
@@ -52,10 +57,24 @@ class Plan:
 
     def _choose(self, k: int, target: float | None, share: float) -> tuple[int, int]:
         goal = DEFAULT_TARGET if target is None else target
-        curve = self._curve(goal)
-        nprobe = _interpolated([(step.k, step.nprobe) for step in curve], k / max(share, 1e-9))
-        rerank = _interpolated([(step.k, step.rerank) for step in curve], k)
+        shares = sorted({step.share for step in self.steps}) or [1.0]
+        share = min(max(share, 1e-9), shares[-1])
+        if share in shares:
+            nprobe, rerank = self._at(goal, share, k, k)
+        elif share < shares[0]:
+            nprobe, rerank = self._at(goal, shares[0], k * shares[0] / share, k)
+        else:
+            low, high = next(pair for pair in pairwise(shares) if share <= pair[1])
+            few, many = self._at(goal, low, k, k), self._at(goal, high, k, k)
+            part = math.log(share / low) / math.log(high / low)
+            nprobe, rerank = (a * (b / a) ** part for a, b in zip(few, many, strict=True))
         return min(max(1, math.ceil(nprobe)), self.nlist), max(k, math.ceil(rerank))
+
+    def _at(self, goal: float, share: float, reach: float, k: int) -> tuple[float, float]:
+        """Return (nprobe for ``reach`` neighbours, rerank for ``k``) at one measured share."""
+        curve = self._curve(goal, share)
+        nprobe = _interpolated([(step.k, step.nprobe) for step in curve], reach)
+        return nprobe, _interpolated([(step.k, step.rerank) for step in curve], k)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain form that lies in the file header."""
@@ -66,13 +85,14 @@ class Plan:
         """Rebuild from ``to_json``."""
         return cls(data["nlist"], tuple(Step(**step) for step in data["steps"]))
 
-    def _curve(self, goal: float) -> list[Step]:
+    def _curve(self, goal: float, share: float) -> list[Step]:
         """Return the steps of the lowest measured target that is not below ``goal``, by k."""
-        targets = sorted({step.target for step in self.steps})
+        steps = [step for step in self.steps if step.share == share]
+        targets = sorted({step.target for step in steps})
         if not targets:
             return _guess(self.nlist, goal)
         chosen = next((target for target in targets if target >= goal), targets[-1])
-        return sorted((s for s in self.steps if s.target == chosen), key=lambda step: step.k)
+        return sorted((s for s in steps if s.target == chosen), key=lambda step: step.k)
 
 
 def _guess(nlist: int, goal: float) -> list[Step]:

@@ -139,3 +139,16 @@ def test_what_reads_least_is_chosen() -> None:
     assert cheapest(matches=CHEAP_BYTES // 1536, probed=0.01, **wide) is Way.ALL_MATCHES
     assert cheapest(matches=5_000, probed=0.3, **wide) is Way.NEAR_MATCHES
     assert cheapest(matches=500_000, probed=0.1, **wide) is Way.LISTS
+
+
+@pytest.mark.parametrize("share", [None, 0.3, 0.02])
+def test_the_first_hundred_rows_of_a_cursor_are_those_of_one_search(
+    share: float | None, text_index: Index, text_slice: tuple[F32, F32]
+) -> None:
+    state, query = text_index.state, text_slice[1][0]
+    mask = None if share is None else np.random.default_rng(8).random(state.n_rows) < share
+    ids, distances = next(iter(state.iterate(query, mask)))
+    truth = state.search(query[None], 100, mask=mask, exact=True).ids[0]
+    wanted = truth[truth >= 0]
+    assert len(np.intersect1d(ids[:100], wanted)) >= 0.97 * len(wanted)
+    assert (np.diff(distances) >= 0).all()

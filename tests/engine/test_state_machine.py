@@ -131,12 +131,17 @@ class IndexMachine(RuleBasedStateMachine):
         mask = np.random.default_rng(seed).random(len(kept.rows)) < share
         check(kept, queries, k, mask)
 
-    @rule(seed=SEEDS)
-    def iterate(self, seed: int) -> None:
+    @rule(seed=SEEDS, share=st.none() | st.floats(0, 1))
+    def iterate(self, seed: int, share: float | None) -> None:
+        """Read a cursor to its end: every row that may be seen, once."""
         kept = self.kept[-1]
-        batches = list(self.index.state.iterate(coarse_rows(seed, 1)[0]))
+        mask = None
+        if share is not None:
+            mask = np.random.default_rng(seed).random(len(kept.rows)) < share
+        batches = list(self.index.state.iterate(coarse_rows(seed, 1)[0], mask))
         ids = np.concatenate([np.empty(0, np.int64), *(batch[0] for batch in batches)])
-        np.testing.assert_array_equal(np.sort(ids), np.flatnonzero(kept.alive))
+        allowed = kept.alive if mask is None else kept.alive & mask
+        np.testing.assert_array_equal(np.sort(ids), np.flatnonzero(allowed))
 
     @invariant()
     def what_is_published_is_what_was_published(self) -> None:

@@ -155,7 +155,7 @@ def test_parameters_survive_json() -> None:
 
 @pytest.mark.parametrize(
     ("dim", "m"),
-    [(64, 32), (96, 48), (128, 64), (384, 96), (768, 96), (1536, 192), (4096, 512), (16_000, 1024)],
+    [(64, 32), (96, 32), (128, 32), (384, 64), (768, 96), (1536, 192), (4096, 512), (16_000, 1024)],
 )
 def test_default_m_follows_the_measured_table(dim: int, m: int) -> None:
     assert default_m(dim, 4) == m
@@ -167,7 +167,7 @@ def test_default_m_fits_small_dimensions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "nlist"), [(20_000, 512), (80_000, 1024), (1_000_000, 4096), (100_000_000, 32768)]
+    ("rows", "nlist"), [(20_000, 256), (80_000, 512), (1_000_000, 2048), (100_000_000, 32768)]
 )
 def test_default_nlist_follows_the_measured_table(rows: int, nlist: int) -> None:
     assert default_nlist(rows) == nlist
@@ -200,6 +200,23 @@ def test_a_plan_probes_more_for_more_neighbours_and_for_filters() -> None:
     assert probes[-1] == 320
     assert plan.choose(10, 0.95, share=0.1) == (80, 25)
     assert plan.choose(10, 0.95, share=1e-9)[0] == 1000
+
+
+def test_a_plan_goes_by_the_shares_it_was_measured_at() -> None:
+    filtered = tuple(
+        Step(k, 0.95, nprobe, rerank, share)
+        for k, nprobe, rerank, share in [
+            (10, 90, 40, 0.1),
+            (100, 270, 300, 0.1),
+            (10, 300, 60, 0.01),
+        ]
+    )
+    plan = Plan(1000, (*STEPS, *filtered))
+    assert plan.choose(10, 0.95, share=0.1) == (90, 40)
+    assert plan.choose(10, 0.95, share=0.01) == (300, 60)
+    between = [plan.choose(10, 0.95, share)[0] for share in (1, 0.7, 0.3, 0.1, 0.05, 0.01, 0.001)]
+    assert between == sorted(between)
+    assert 20 < between[1] < between[2] < 90 < between[4] < 300 < between[6]
 
 
 def test_a_plan_re_ranks_at_least_k() -> None:
