@@ -40,7 +40,8 @@ def forms() -> list[Form]:
     light = f"SELECT id, distance FROM vecmirror.{TABLE}_light WHERE query = {{v}} AND k = {HITS}"
     light_join = (
         f"SELECT i.id, i.bucket, s.distance FROM vecmirror.{TABLE}_light s"
-        f" JOIN {TABLE} i USING (id) WHERE s.query = {{v}} AND s.k = {HITS}{{more}} ORDER BY s.distance"
+        f" JOIN {TABLE} i USING (id) WHERE s.query = {{v}} AND s.k = {HITS}{{more}}"
+        " ORDER BY s.distance"
     )
     function = f"SELECT id, distance FROM vecmirror.{TABLE}_search({{v}}, {HITS}{{more}})"
     made = []

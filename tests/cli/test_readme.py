@@ -71,7 +71,7 @@ def environment_of(server: EmbeddedPostgres, port: int) -> dict[str, str]:
         **ours,
         "PATH": os.pathsep.join(path),
         "VECMIRROR_SERVER__PORT": str(port),
-        "VECMIRROR_SQL__PORT": "0",
+        "VECMIRROR_SQL__PORT": str(free_port()),
         "VECMIRROR_SYNC__SERVER_URL": f"http://localhost:{port}",
     }
 
@@ -107,9 +107,12 @@ def test_every_command_of_the_tutorial_works(database: Database, tmp_path: Path)
     assert {hit["key"] % 3 for hit in filtered["hits"]} == {1}  # the rows with lang = 'de'
     assert by_vector["hits"][0]["key"] == 42
     assert [hit["key"] for hit in after_delete["hits"]] == [hit["key"] for hit in alike["hits"]]
-    assert "0 differing" in parts[7]
+    assert "(3 rows)" in parts[7]
+    assert re.search(r"^ document \d*7 ", parts[7], re.MULTILINE)
+    assert "0 differing" in parts[8]
     assert database.execute(
         "SELECT count(*) FROM pg_replication_slots WHERE slot_name ~ 'docs'"
     ) == [(0,)]
     assert database.execute("SELECT count(*) FROM pg_publication") == [(0,)]
+    assert database.execute("SELECT count(*) FROM pg_foreign_server") == [(0,)]
     assert database.execute("SELECT count(*) FROM docs") == [(1999,)]
