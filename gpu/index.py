@@ -25,6 +25,7 @@ from .rows import Rows
 from .snapshots import read_trained
 from .state import IndexState, checked_row_ids
 from .trained import Trained
+from .warmup import rehearse
 
 
 class Index:
@@ -126,4 +127,5 @@ class Index:
             index.publish()
             if "centroids" in reader:
                 index.adopt(read_trained(reader, index.state.backend))
+        rehearse(index.state)
         return index
