@@ -282,7 +282,7 @@ class TestRowSecurity:
     @pytest.mark.parametrize("table", ["items", "items_light"])
     def test_the_foreign_tables_are_closed_to_it(self, reader: Database, table: str) -> None:
         refusals = psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject
-        with pytest.raises(refusals, match="permission denied|user mapping not found"):
+        with pytest.raises(refusals, match=r"permission denied|user mapping not found"):
             reader.execute(f"SELECT id FROM vecmirror.{table} LIMIT 1")
 
     def test_the_functions_do_not_connect_for_it(self, reader: Database) -> None:
