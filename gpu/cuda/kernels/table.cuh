@@ -108,9 +108,9 @@ DEVICE unsigned char* behind_table(Entry* staged, int chunks) {
 // Stages a query's table where that is wanted. The block waits before it makes a Table to read it.
 template <int BITS, class Entry, bool SHARED>
 DEVICE void stage_table(const float* raw, float unit, int rounds, int chunks, Entry* staged) {
-  if (!SHARED) return;
-  for (int i = (int)threadIdx.x; i < (BITS == 4 ? 512 : 4096) * chunks; i += TOP_THREADS)
-    staged[i] = (Entry)(rounds ? rounded(raw[i], 1.0f / unit) : raw[i]);
+  if constexpr (SHARED)
+    for (int i = (int)threadIdx.x; i < (BITS == 4 ? 512 : 4096) * chunks; i += TOP_THREADS)
+      staged[i] = (Entry)(rounds ? rounded(raw[i], 1.0f / unit) : raw[i]);
 }
 
 // One row of a group: score = base + gain * (sum of entries), rounded as NumPy rounds.
