@@ -75,6 +75,11 @@ class Backend(Protocol):
         """Whether ``search_matches`` decides which searches with a filter compare its matches."""
         ...
 
+    @property
+    def most_queries(self) -> int:
+        """Queries that are worth searching together: ``search_lists`` gets no more at a time."""
+        ...
+
     def warm_up(self) -> None:
         """Compile and load what searches need, so that none of them waits for it."""
         ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from .cuda.scanning import choose_block, most_queries, scan_block, scan_deep, se
 from .cuda.teaching import encode_block, nearest_block
 from .cuda.topk import MOST_RESULTS
 from .cuda.warming import run_kernels
-from .cuda.workspace import Workspaces
+from .cuda.workspace import NoRoom, Workspaces
 from .errors import BackendError, DeviceLost
 from .hits import SearchResult, no_hits
 from .numpy_backend import NumpyBackend
@@ -39,6 +40,10 @@ from .rows import Rows
 #: Products of matrices below this many multiplications are done before the card has been asked:
 #: two transfers and a launch take some 50 microseconds.
 SMALL_PRODUCT = 1 << 22
+#: Queries of one exact search: each reads all rows, so there is nothing to gain from more.
+EXACT_QUERIES = 1024
+
+Part = TypeVar("Part")
 
 
 class CudaBackend(NumpyBackend):
@@ -48,6 +53,7 @@ class CudaBackend(NumpyBackend):
     """
 
     name = "cuda"
+    most_queries = 16_384
 
     def __init__(
         self,
@@ -117,10 +123,11 @@ class CudaBackend(NumpyBackend):
             return super().choose_lists(codec, queries, nprobe)
         with self._guarded(), self._spaces.one() as space:
             prepared = self._codecs.of(codec, space.stream)
-            parts = [
-                choose_block(space, prepared, queries[part], nprobe)
-                for part in _parts(len(queries), most_queries(codec.nlist))
-            ]
+            parts = _in_parts(
+                len(queries),
+                self.most_queries,
+                lambda part: choose_block(space, prepared, queries[part], nprobe),
+            )
         numbers, constants = zip(*parts, strict=True)
         return np.concatenate(numbers), np.concatenate(constants)
 
@@ -132,13 +139,17 @@ class CudaBackend(NumpyBackend):
         ids, scores = np.empty((n, limit), np.int64), np.empty((n, limit), np.float32)
         probes = np.ascontiguousarray(probes, np.int32)
         constants = np.ascontiguousarray(constants, np.float32)
-        scan_part, most = (scan_block, most_queries(1)) if limit <= MOST_RESULTS else (scan_deep, 1)
+        deep = limit > MOST_RESULTS
+        scan_part, most = (scan_deep, 1) if deep else (scan_block, self.most_queries)
         with self._guarded(), self._spaces.one() as space:
             bits = self._bitmaps.of(allowed, space.stream)
-            for part in _parts(n, most):
+
+            def scan_some(part: slice) -> None:
                 chosen = probes[part], constants[part]
                 found = scan_part(space, own, queries[part], chosen, bits, limit)
                 ids[part], scores[part] = found
+
+            _in_parts(n, most, scan_some)
         return ids, scores
 
     def search_lists(
@@ -152,10 +163,12 @@ class CudaBackend(NumpyBackend):
             visible = self._rows.of(rows, own.rows_end, space.stream)
             if visible is not None and max(depth) <= MOST_RESULTS:
                 bits = self._bitmaps.of(allowed, space.stream)
-                parts = [
-                    search_block(space, own, visible, queries[part], depth, bits)
-                    for part in _parts(len(queries), most_queries(own.codec.nlist))
-                ]
+                rows_there = visible
+                parts = _in_parts(
+                    len(queries),
+                    self.most_queries,
+                    lambda part: search_block(space, own, rows_there, queries[part], depth, bits),
+                )
                 return _joined(parts, depth.k)
         return super().search_lists(lists, rows, queries, depth, allowed)
 
@@ -170,10 +183,12 @@ class CudaBackend(NumpyBackend):
             visible = self._rows.of(rows, needed, space.stream) if k <= MOST_RESULTS else None
             if visible is not None:
                 bits = None if allowed is None else self._bitmaps.of(allowed, space.stream)
-                parts = [
-                    exact_block(space, visible, queries[part], k, where, bits)
-                    for part in _parts(len(queries), most_queries(1))
-                ]
+                rows_there = visible
+                parts = _in_parts(
+                    len(queries),
+                    EXACT_QUERIES,
+                    lambda part: exact_block(space, rows_there, queries[part], k, where, bits),
+                )
                 return _joined(parts, k)
         return self._host.exact(rows, queries, k, where, allowed)
 
@@ -184,10 +199,12 @@ class CudaBackend(NumpyBackend):
         with self._guarded(), self._spaces.one() as space:
             visible = self._rows.of(rows, int(row_ids.max()) + 1, space.stream)
             if visible is not None:
-                parts = [
-                    distances_block(space, visible, queries[part], row_ids[part])
-                    for part in _parts(len(queries), most_queries(row_ids.shape[1]))
-                ]
+                rows_there = visible
+                parts = _in_parts(
+                    len(queries),
+                    most_queries(row_ids.shape[1]),
+                    lambda part: distances_block(space, rows_there, queries[part], row_ids[part]),
+                )
                 return np.concatenate(parts)
         return self._host.distances(rows, queries, row_ids)
 
@@ -204,9 +221,21 @@ class CudaBackend(NumpyBackend):
             raise
 
 
-def _parts(n: int, most: int) -> Iterator[slice]:
-    for first in range(0, n, most):
-        yield slice(first, min(n, first + most))
+def _in_parts(n: int, most: int, run: Callable[[slice], Part]) -> list[Part]:
+    """Run queries [0, n) at most ``most`` at a time; halve parts that the card has no room for."""
+
+    def attempt(part: slice) -> list[Part]:
+        size = part.stop - part.start
+        try:
+            return [run(part)]
+        except NoRoom:
+            if size < 2:
+                raise
+        middle = part.start + size // 2
+        return attempt(slice(part.start, middle)) + attempt(slice(middle, part.stop))
+
+    parts = [slice(first, min(n, first + most)) for first in range(0, n, most)]
+    return [done for part in parts for done in attempt(part)]
 
 
 def _joined(parts: list[SearchResult], k: int) -> SearchResult:

@@ -22,6 +22,8 @@ class NumpyBackend:
     """See ``Backend``; larger operations lie in the module of their job."""
 
     name = "numpy"
+    #: More would only take more memory.
+    most_queries = 1024
     #: With a filter, ``query.py`` decides between lists and exact search.
     picks_matches = False
 

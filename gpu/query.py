@@ -17,8 +17,7 @@ from .trained import Trained
 if TYPE_CHECKING:
     from .state import IndexState
 
-#: Queries answered together, and candidates of all of them: bounds the memory that they take.
-BLOCK_QUERIES = 1024
+#: Candidates of all queries answered together: bounds the memory that they take.
 BLOCK_CANDIDATES = 1 << 22
 #: A filter with at most this many matches is searched exactly, whatever the lists would cost.
 FEW_MATCHES = 4096
@@ -107,7 +106,7 @@ class Approach(NamedTuple):
 
     def most_queries(self, k: int) -> int:
         """Return how many queries are answered together."""
-        return max(1, min(BLOCK_QUERIES, BLOCK_CANDIDATES // max(self.rerank, k)))
+        return max(1, min(self.state.backend.most_queries, BLOCK_CANDIDATES // max(self.rerank, k)))
 
     def search(self, query: Query) -> SearchResult:
         """Return the nearest of both kinds of rows."""

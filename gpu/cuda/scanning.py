@@ -37,15 +37,14 @@ from .tables import make_tables
 from .topk import KEY_BYTES
 from .workspace import Parts, Workspace
 
-#: Queries of one block whose scores of all lists fit into 64 MiB.
+#: Scores of all lists that are written at a time: 64 MiB.
 MOST_SCORES = 1 << 24
-MOST_QUERIES = 1024
 NO_KEY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 def most_queries(nlist: int) -> int:
-    """Return how many queries one block may have."""
-    return max(1, min(MOST_QUERIES, MOST_SCORES // nlist))
+    """Return how many queries may have their scores of all lists written together."""
+    return max(1, MOST_SCORES // nlist)
 
 
 class Plan(NamedTuple):
@@ -93,7 +92,7 @@ def search_block(
     parts = Parts()
     at = parts.add(Scratch.at(0, plan.view, plan.shape).nbytes)
     keys = parts.add(KEY_BYTES * n * r)
-    scores = parts.add(0 if plan.few else 4 * n * plan.view.nlist)
+    scores = parts.add(0 if plan.few else _score_bytes(n, plan.view.nlist))
     tiles = parts.add(plan.tile_bytes)
     outputs = (Output((n, k), np.int64), Output((n, k), np.float32))
     block = Block(space, (queries,), outputs, parts.nbytes, plan.zeros_bytes)
@@ -131,7 +130,7 @@ def choose_block(
     n, view = len(placed), prepared.view
     shape = SearchShape.of(space.device, view, n, nprobe, 1, 0)
     outputs = (Output((n, shape.nprobe), np.int32), Output((n, shape.nprobe), np.float32))
-    block = Block(space, (as_placed(placed),), outputs, 4 * n * view.nlist)
+    block = Block(space, (as_placed(placed),), outputs, _score_bytes(n, view.nlist))
     scratch = replace(
         Scratch.at(0, view, shape),
         placed=block.input(0),
@@ -241,9 +240,22 @@ def _choose(block: Block, plan: Plan, lists: DeviceLists, scratch: Scratch, scor
 def _choose_placed(
     queue: Queue, prepared: PreparedCodec, shape: SearchShape, scratch: Scratch, scores: int
 ) -> None:
-    view = prepared.view
-    list_scores(queue, view, scratch.placed, shape.queries, prepared.halves, scores)
-    choose(queue, view, scores, shape, scratch)
+    """Write ``probes`` and ``constants``, some queries at a time: scores of lists take room."""
+    view, step = prepared.view, most_queries(prepared.view.nlist)
+    for first in range(0, shape.queries, step):
+        part = replace(shape, queries=min(step, shape.queries - first))
+        at = replace(
+            scratch,
+            placed=scratch.placed + 4 * first * view.stride,
+            probes=scratch.probes + 4 * first * shape.nprobe,
+            constants=scratch.constants + 4 * first * shape.nprobe,
+        )
+        list_scores(queue, view, at.placed, part.queries, prepared.halves, scores)
+        choose(queue, view, scores, part, at)
+
+
+def _score_bytes(queries: int, nlist: int) -> int:
+    return 4 * nlist * min(queries, most_queries(nlist))
 
 
 def _scan(

@@ -30,6 +30,10 @@ FIRST_ZEROS_BYTES = 4 << 10
 MOST_KEPT = 16
 
 
+class NoRoom(BackendError):
+    """The card has no memory left for a search as large as this one."""
+
+
 class Parts:
     """Offsets of several arrays in one allocation, each aligned to 256 bytes."""
 
@@ -56,7 +60,7 @@ class Workspace:
     def scratch(self, nbytes: int) -> Buffer:
         """Return device memory of at least ``nbytes``; what it held before is lost.
 
-        Raise BackendError when the device has no memory left for it.
+        Raise NoRoom when the device has no memory left for it.
         """
         if self._scratch is None or self._scratch.nbytes < nbytes:
             held = 0 if self._scratch is None else self._scratch.nbytes
@@ -93,7 +97,7 @@ class Workspace:
         try:
             return self.device.empty(needed)
         except IndexFull as error:
-            raise BackendError(
+            raise NoRoom(
                 f"the card has no memory left for a search that takes {needed} bytes; "
                 "lower server.device_memory_limit_bytes or stop what else uses the card"
             ) from error

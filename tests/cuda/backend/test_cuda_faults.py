@@ -64,7 +64,11 @@ def test_raw_rows_that_do_not_fit_are_compared_by_the_host(
 ) -> None:
     roomy, tight = make_cuda(total_bytes=16 << 20), make_cuda(total_bytes=16 << 20)
     _, queries = rows_and_queries(2)
-    states = [Index.load(make_file(), backend).state for backend in (roomy, tight)]
+    indexes = [Index.load(make_file(), backend) for backend in (roomy, tight)]
+    for index in indexes:
+        index.add(queries + 1)
+        index.publish()
+    states = [index.state for index in indexes]
     held = tight.device.empty(tight.device.memory().free_bytes - (900 << 10))
     answers = [state.search(queries, 6, **HOW) for state in states]
     np.testing.assert_array_equal(answers[0].ids, answers[1].ids)
@@ -87,9 +91,24 @@ def test_a_search_without_memory_says_what_to_do(make_cuda: MakeCuda, make_file:
     state.search(queries, 3)
     held = backend.device.empty(backend.device.memory().free_bytes)
     with pytest.raises(BackendError, match=r"lower server\.device_memory_limit_bytes"):
-        state.search(np.repeat(queries, 300, axis=0), 3)
+        state.search(queries, 600, rerank=1000)
     del held
-    assert state.search(np.repeat(queries, 300, axis=0), 3).full
+    assert state.search(queries, 600, rerank=1000).full
+
+
+def test_a_batch_that_is_too_large_is_searched_in_parts(
+    make_cuda: MakeCuda, make_file: MakeFile
+) -> None:
+    backend = make_cuda()
+    state = Index.load(make_file(), backend).state
+    _, queries = rows_and_queries(60)
+    wanted = state.search(queries, 3)
+    fresh = Index.load(make_file(), make_cuda(total_bytes=16 << 20)).state
+    fresh.search(queries[:1], 3)
+    card = fresh.backend.device  # type: ignore[attr-defined]
+    held = card.empty(card.memory().free_bytes - (400 << 10))
+    np.testing.assert_array_equal(fresh.search(queries, 3).ids, wanted.ids)
+    del held
 
 
 @pytest.mark.parametrize(

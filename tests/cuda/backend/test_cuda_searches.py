@@ -135,3 +135,13 @@ def test_warming_up_runs_a_search(cuda: CudaBackend) -> None:
     cuda.warm_up()
     launched = {kernel.stem for kernel in cuda.device.launched}  # type: ignore[attr-defined]
     assert {"append", "coarse", "tables", "scan_slices", "rerank", "exact"} <= launched
+
+
+def test_queries_are_compared_with_all_lists_some_at_a_time(
+    cuda: CudaBackend, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu.cuda.scanning.MOST_SCORES", 7 * NLIST)
+    ours, theirs = both(make_file, cuda)
+    _, queries = rows_and_queries(30)
+    wanted = theirs.state.search(queries, 5, nprobe=3, rerank=20)
+    assert_same(ours.state.search(queries, 5, nprobe=3, rerank=20), wanted)
