@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu import Backend, Index, IndexParams, open_backend, train
+from gpu import Backend, BackendError, Index, IndexParams, open_backend, train
 from gpu.arrays import F32
 from gpu.cuda_backend import CudaBackend
 from tests.cuda.emulator import EmulatedDevice, why_not
@@ -38,7 +38,10 @@ def backend(request: pytest.FixtureRequest) -> Backend:
         if reason := why_not():
             pytest.skip(reason)
         return CudaBackend(EmulatedDevice(), small_product=HOST_PRODUCTS)
-    return open_backend(request.param)
+    try:
+        return open_backend(request.param)
+    except BackendError as error:
+        pytest.skip(f"no CUDA device: {error}")
 
 
 @pytest.fixture(scope="session")
