@@ -6,7 +6,6 @@ up in an array of every row's list. Rows in no list (the tail, rows set aside) a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,20 +16,19 @@ from numba import types
 
 from gpu.arrays import F32, I32, I64, U8
 from gpu.backend import Depth, Filtered
-from gpu.codec import Codec
 from gpu.hits import SearchResult
 from gpu.matching import Way, cheapest
 
+from .coarse import choose_roughly
 from .jit import compiled, emitted
-from .layout import BLOCK, BLOCK_BYTES, IDS_AT, LENGTHS_AT, RAW_BYTES
+from .layout import BLOCK, BLOCK_BYTES, DIM, IDS_AT, LENGTHS_AT, NLIST, RAW_BYTES
 from .lists import BlockLists
-from .memory import Described, address
+from .memory import Described
 from .place import place
-from .prepared import describe
 from .rerank import nearest_of, room_for_query
 from .simd import I1, function, hold, peek_i32, peek_i64
 from .simd import I64 as WORD
-from .threads import parts, run
+from .threads import FEWEST_QUERIES, parts, run
 
 #: Queries of one call of a kernel.
 MOST_QUERIES = 1024
@@ -74,37 +72,42 @@ def write_list_numbers(lists: int, nlist: int, out: I32) -> None:
 
 @compiled
 def nearest_matches(
+    codec: int,
     rows: int,
     queries: F32,
     matches: I32,
     list_of: I32,
-    probes: I32,
-    nlist: int,
+    nprobe: int,
     ids: I64,
     distances: F32,
-) -> None:
-    """Write the k nearest i64[n, k], f32[n, k] of i32[m] rows in the lists i32[n, p] or in none.
+) -> bool:
+    """Write the k nearest i64[n, k], f32[n, k] of i32[m] rows that are in no list or a near one.
 
-    p = 0: of all of them.
+    Queries f32[n, d] as they came. nprobe = 0: all rows. False: one is too far out for lists.
     """
     n, k = ids.shape
+    nlist, dim = peek_i64(codec + 8 * NLIST), peek_i64(codec + 8 * DIM)
+    placed, far = np.empty((n, dim), np.float32), np.empty(n, np.uint8)
+    probes, constants = np.empty((n, nprobe), np.int32), np.empty((n, nprobe), np.float32)
+    if nprobe:
+        place(codec, queries.ctypes.data, n, placed.ctypes.data, far.ctypes.data)
+        if far.any():
+            return False
+        at, at_constants = probes.ctypes.data, constants.ctypes.data
+        choose_roughly(codec, placed.ctypes.data, n, nprobe, 0, at, at_constants)
     values, names = np.empty(len(matches) + 16, np.float32), np.empty(len(matches) + 16, np.int32)
-    room, wanted = np.empty(room_for_query(queries.shape[1]), np.float32), np.empty(nlist, np.uint8)
-    everything = probes.shape[1] == 0
+    room, wanted = np.empty(room_for_query(queries.shape[1]), np.float32), np.zeros(nlist, np.uint8)
     for i in range(n):
+        for t in range(nprobe):
+            wanted[probes[i, t]] = 1
         found = 0
-        if everything:
-            found = len(matches)
-            names[:found] = matches
-        else:
-            wanted[:] = 0
-            for t in range(probes.shape[1]):
-                wanted[probes[i, t]] = 1
-            for j in range(len(matches)):
-                row_id = matches[j]
-                number = list_of[row_id] if row_id < len(list_of) else np.int32(-1)
-                names[found] = row_id
-                found += 1 if number < 0 or wanted[number] else 0
+        for j in range(len(matches)):
+            row_id = matches[j]
+            number = list_of[row_id] if row_id < len(list_of) else np.int32(-1)
+            names[found] = row_id
+            found += 1 if number < 0 or wanted[number] else 0
+        for t in range(nprobe):
+            wanted[probes[i, t]] = 0
         nearest_of(
             rows,
             queries[i].ctypes.data,
@@ -116,7 +119,8 @@ def nearest_matches(
             ids[i].ctypes.data,
             distances[i].ctypes.data,
         )
-    hold(values, names, room)
+    hold(placed, far, probes, constants, values, names, room)
+    return True
 
 
 def matches_of(allowed: U8, n_rows: int, n_matches: int) -> I32:
@@ -153,82 +157,63 @@ class ListNumbers:
 class MatchSearch:
     """Searches among a filter's matches; remembers which list each row is in."""
 
-    def __init__(
-        self, threads: int, choose_lists: Callable[[Codec, F32, int], tuple[I32, F32]]
-    ) -> None:
+    def __init__(self, threads: int) -> None:
         self._threads, self._numbers = threads, ListNumbers()
-        self._choose_lists = choose_lists
 
     def search(
         self, lists: BlockLists, raw: Described, queries: F32, depth: Depth, filtered: Filtered
     ) -> SearchResult | None:
         """See ``Backend.search_matches``; queries f32[q, d] as kernels read them."""
-        way = self._way(lists, raw, depth, filtered)
-        if way is Way.LISTS:
-            return None
-        probes = np.empty((len(queries), 0), np.int32)
-        if way is Way.NEAR_MATCHES:
-            placed = _placed(lists.codec, queries)
-            if placed is None:
-                return None
-            probes, _ = self._choose_lists(lists.codec, placed, depth.nprobe)
-        matches = matches_of(filtered.allowed, filtered.n_rows, filtered.matches)
-        found = self._compare(lists, raw, queries, depth.k, matches, probes, filtered.n_rows)
-        open_ = np.flatnonzero(found.ids[:, -1] < 0)
-        if len(open_) and probes.shape[1]:
-            rest = self._compare(
-                lists, raw, queries[open_], depth.k, matches, probes[open_, :0], filtered.n_rows
-            )
-            found.ids[open_], found.distances[open_] = rest.ids, rest.distances
-        return None if np.isnan(found.distances).any() else found
-
-    def _way(self, lists: BlockLists, raw: Described, depth: Depth, filtered: Filtered) -> Way:
-        row_bytes = int(raw.values[RAW_BYTES])
-        block_bytes = int(lists.prepared.values[BLOCK_BYTES])
-        probed = min(1.0, depth.nprobe / lists.codec.nlist)
-        return cheapest(
+        nlist = lists.codec.nlist
+        nprobe = min(depth.nprobe, nlist)
+        way = cheapest(
             filtered.matches,
             filtered.live_rows,
-            probed,
-            row_bytes,
-            block_bytes // BLOCK,
+            nprobe / nlist,
+            int(raw.values[RAW_BYTES]),
+            int(lists.prepared.values[BLOCK_BYTES]) // BLOCK,
             depth.rerank,
         )
+        if way is Way.LISTS:
+            return None
+        matches = matches_of(filtered.allowed, filtered.n_rows, filtered.matches)
+        near, list_of = 0, NO_NUMBERS
+        if way is Way.NEAR_MATCHES:
+            near, list_of = nprobe, self._numbers.of(lists, filtered.n_rows)
+        places = lists.prepared.at, raw.at
+        found = self._compare(places, queries, depth.k, matches, list_of, near)
+        if found is not None and near and not found.full:
+            open_ = np.flatnonzero(found.ids[:, -1] < 0)
+            rest = self._compare(places, queries[open_], depth.k, matches, NO_NUMBERS, 0)
+            if rest is not None:
+                found.ids[open_], found.distances[open_] = rest.ids, rest.distances
+        # NaN: a query or a row without a direction; the full way knows what becomes of them.
+        return None if found is None or np.isnan(found.distances).any() else found
 
     def _compare(
         self,
-        lists: BlockLists,
-        raw: Described,
+        places: tuple[int, int],
         queries: F32,
         k: int,
         matches: I32,
-        probes: I32,
-        n_rows: int,
-    ) -> SearchResult:
-        n = len(queries)
-        list_of = self._numbers.of(lists, n_rows) if probes.shape[1] else NO_NUMBERS
+        list_of: I32,
+        nprobe: int,
+    ) -> SearchResult | None:
+        """Return the nearest of the matches; None where a query is too far out for lists."""
+        n, (codec_at, raw_at) = len(queries), places
         ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-        nlist, at = lists.codec.nlist, raw.at
+        if n < 2 * FEWEST_QUERIES:
+            near = nearest_matches(
+                codec_at, raw_at, queries, matches, list_of, nprobe, ids, distances
+            )
+            return SearchResult(ids, distances) if near else None
+        answered: list[bool] = []
 
         def work(part: slice) -> None:
-            nearest_matches(
-                at,
-                queries[part],
-                matches,
-                list_of,
-                np.ascontiguousarray(probes[part]),
-                nlist,
-                ids[part],
-                distances[part],
+            out = ids[part], distances[part]
+            answered.append(
+                nearest_matches(codec_at, raw_at, queries[part], matches, list_of, nprobe, *out)
             )
 
         run(work, parts(n, MOST_QUERIES, self._threads), self._threads)
-        return SearchResult(ids, distances)
-
-
-def _placed(codec: Codec, queries: F32) -> F32 | None:
-    """Return the queries f32[q, D] as lists see them; None when one is too far out for them."""
-    n = len(queries)
-    placed, far = np.empty((n, codec.dim), np.float32), np.empty(n, np.uint8)
-    place(describe(codec).at, address(queries), n, address(placed), address(far))
-    return None if far.any() else placed
+        return SearchResult(ids, distances) if all(answered) else None
