@@ -63,7 +63,7 @@ survivors(int nlist, const int* __restrict__ starts, const int* __restrict__ len
 
 // Copies the rows that `kept` has set, in their order, to the slots from 0 on of the same list of
 // other lists, whose pages have room for them. A warp a list.
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 rewrite(int nlist, const int* __restrict__ starts, const int* __restrict__ lengths,
         const u64* __restrict__ pages, int chunks, const u32* __restrict__ kept,
         const int* __restrict__ to_starts, const u64* __restrict__ to_pages) {

@@ -50,7 +50,8 @@ DEVICE void rotate_part(const float* query, int dim, const float* rotation, int 
 // Few queries in one launch: places, rotates, scores all lists, picks nprobe <= 1,024 of them and
 // writes spans. Grid: list blocks, then rotating blocks; queries. Dynamic shared memory: the query
 // f32[plain_stride], keys u64[capacity]. arrived u32[q], 0 before and after.
-KERNEL __launch_bounds__(TOP_THREADS)
+// Three blocks on an SM: for more the compiler would spill registers; so in choose and rewrite.
+KERNEL __launch_bounds__(TOP_THREADS, 3)
 coarse_few(const float* __restrict__ queries, int dim, int metric,
            const float* __restrict__ centre, float scale, float query_norm, float farthest,
            const float* __restrict__ rotation, int stride,
@@ -122,7 +123,7 @@ coarse_few(const float* __restrict__ queries, int dim, int metric,
 // The nprobe best of scores f32[q, nlist], in order; their constants are computed anew from
 // differences, because the products that chose them may have cancelled. Grid: queries. Dynamic
 // shared memory: keys u64[capacity].
-KERNEL __launch_bounds__(TOP_THREADS)
+KERNEL __launch_bounds__(TOP_THREADS, 3)
 choose(const float* __restrict__ scores, int nlist, int nprobe, int capacity,
        const float* __restrict__ placed, const float* __restrict__ centroids, int stride,
        int metric, int* __restrict__ probes, float* __restrict__ constants) {
