@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.cuda.compile.nvrtc import nvidia_wheels
+from tests.cuda.compile.nvrtc import compiled, nvidia_wheels
+from tests.cuda.emulator.build import built_once
 
 #: sm_90 and newer set aside 1 KB of shared memory for each block (CUDA C++ Programming Guide).
 _RESERVED_SHARED_BYTES, _RESERVED_SINCE = 1024, 90
+#: Architectures that today's nvdisasm no longer reads.
+UNREADABLE = (70,)
 _USAGE = re.compile(r"Function (\S+):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 _SECTION = re.compile(r"^\.text\.(\S+):$", re.MULTILINE)
 _LABEL = re.compile(r"^(\.L\w+):")
@@ -30,6 +34,15 @@ class Usage:
     stack_bytes: int
     shared_bytes: int
     local_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one kernel uses, and how often it reads 16 bytes and touches local memory."""
+
+    usage: Usage
+    wide_loads: int
+    local_accesses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,31 @@ def usage(cubin: Path, architecture: int) -> dict[str, Usage]:
     return {
         symbol: Usage(int(registers), int(stack), max(int(shared) - reserved, 0), int(local))
         for symbol, registers, stack, shared, local in _USAGE.findall(text)
+    }
+
+
+def facts(stem: str, toolkit: str, architecture: int) -> dict[str, Facts]:
+    """Return the facts of a file's instances by C++ name; kept beside the cubin."""
+    module = compiled(stem, toolkit, architecture)
+    kept = module.cubin.with_suffix(".facts.json")
+    with built_once(kept) as unfinished:
+        if unfinished:
+            used = usage(module.cubin, architecture)
+            codes = {} if architecture in UNREADABLE else code(module.cubin)
+            found = {
+                name: Facts(
+                    used[symbol],
+                    codes[symbol].wide_loads() if codes else 0,
+                    codes[symbol].count("LDL", "STL") if codes else 0,
+                )
+                for name, symbol in module.symbols.items()
+            }
+            text = json.dumps({name: asdict(f) for name, f in found.items()})
+            unfinished.write_text(text, encoding="utf-8")
+    read = json.loads(kept.read_text(encoding="utf-8"))
+    return {
+        name: Facts(Usage(**f["usage"]), f["wide_loads"], f["local_accesses"])
+        for name, f in read.items()
     }
 
 

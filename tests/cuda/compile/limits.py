@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpu.cuda.instances import INSTANCES, names_of
-from tests.cuda.compile.cubin import code, usage
-from tests.cuda.compile.nvrtc import ARCHITECTURES, compiled
+from tests.cuda.compile.cubin import facts
+from tests.cuda.compile.nvrtc import ARCHITECTURES
 
 TABLE = Path(__file__).parent / "limits.json"
-#: Architectures that today's nvdisasm no longer reads.
-UNREADABLE = (70,)
 
 
 class Limits(NamedTuple):
@@ -44,16 +42,9 @@ def column(toolkit: str, architecture: int) -> str:
 
 def measured(stem: str, toolkit: str, architecture: int) -> dict[str, Limits]:
     """Return what the instances of a stem use, by C++ name."""
-    module = compiled(stem, toolkit, architecture)
-    used = usage(module.cubin, architecture)
-    codes = {} if architecture in UNREADABLE else code(module.cubin)
     return {
-        name: Limits(
-            used[symbol].registers,
-            used[symbol].shared_bytes,
-            int(bool(codes) and codes[symbol].wide_loads() > 0),
-        )
-        for name, symbol in module.symbols.items()
+        name: Limits(f.usage.registers, f.usage.shared_bytes, int(f.wide_loads > 0))
+        for name, f in facts(stem, toolkit, architecture).items()
     }
 
 

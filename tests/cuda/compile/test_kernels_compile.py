@@ -6,9 +6,9 @@ import pytest
 
 from gpu.cuda.compile import KERNELS
 from gpu.cuda.instances import INSTANCES, names_of
-from tests.cuda.compile.cubin import code, usage
-from tests.cuda.compile.limits import UNREADABLE, column, measured, table
-from tests.cuda.compile.nvrtc import ARCHITECTURES, compiled, missing
+from tests.cuda.compile.cubin import facts
+from tests.cuda.compile.limits import column, measured, table
+from tests.cuda.compile.nvrtc import ARCHITECTURES, missing
 
 #: CUDA 12.9 compiles Volta, which 13 cannot, in every run; the rest of it nightly.
 _IN_EVERY_RUN = {("12.9", 70)} | {("13", a) for a in ARCHITECTURES["13"]}
@@ -43,14 +43,10 @@ def test_a_kernel_stays_within_its_limits(stem: str, toolkit: str, architecture:
 def test_nothing_is_spilled(stem: str, toolkit: str, architecture: int) -> None:
     if reason := missing(toolkit):
         pytest.skip(reason)
-    module = compiled(stem, toolkit, architecture)
-    used = usage(module.cubin, architecture)
-    codes = {} if architecture in UNREADABLE else code(module.cubin)
-    for name, symbol in module.symbols.items():
-        assert used[symbol].stack_bytes == 0, f"{name} keeps something on its stack"
-        assert used[symbol].local_bytes == 0, f"{name} uses local memory"
-        if codes:
-            assert codes[symbol].count("LDL", "STL") == 0, name
+    for name, found in facts(stem, toolkit, architecture).items():
+        assert found.usage.stack_bytes == 0, f"{name} keeps something on its stack"
+        assert found.usage.local_bytes == 0, f"{name} uses local memory"
+        assert found.local_accesses == 0, name
 
 
 def test_every_kernel_file_has_instances_and_every_limit_a_kernel() -> None:
