@@ -5,7 +5,7 @@ ScriptedSession knows, one statement at a time:
     SELECT $1::TYPE, 'text'::TYPE, ...     values of any type of the table
     SELECT numbers(N) | words(N, BYTES)    rows, made as they are fetched
     SLEEP SECONDS | FAIL | BREAK | NOTE    wait; raise SqlError; make a mistake; give a notice
-    BEGIN | COMMIT | ROLLBACK | SET ... | DEALLOCATE ALL
+    BEGIN | COMMIT | ROLLBACK | SET ... | DEALLOCATE NAME | DEALLOCATE ALL
 
 wire_server    a function that starts a port with settings and returns it; ended with the test
 """
@@ -16,7 +16,7 @@ import asyncio
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -27,9 +27,10 @@ from prometheus_client import CollectorRegistry
 from server.settings import Settings
 from server.sql.answers import Answer, Column, Prepared, TransactionStatus
 from server.sql.errors import SqlError
-from server.sql.login import Login
+from server.sql.login import Login, OpenSession
 from server.sql.port import SqlPort
 from server.sql.types import INT8, TEXT, SqlType, from_text, type_named
+from server.sql.variables import Variables
 
 _ITEM = re.compile(
     r"\s*(?:\$(?P<number>\d+)|'(?P<literal>(?:[^']|'')*)'|NULL)(?:::(?P<type>[a-z0-9_\" \[\]]+))?"
@@ -58,11 +59,23 @@ class ScriptedSession:
         self.login, self.log, self.closed = login, log, False
         self._status: TransactionStatus = "I"
         self.rows: list[GeneratedRows] = []
+        self.named: MutableMapping[str, Prepared] = {}
 
     @property
     def status(self) -> TransactionStatus:
         """Whether a transaction block is open."""
         return self._status
+
+    @property
+    def reported(self) -> Mapping[str, str]:
+        """What a session reports that sets nothing."""
+        return Variables(self.login.parameters).reported()
+
+    def begin_implicit(self) -> None:
+        """Do nothing: no statement does anything that could be undone."""
+
+    def end_implicit(self) -> None:
+        """Do nothing."""
 
     def statements(self, text: str) -> list[str]:
         """Split at semicolons."""
@@ -123,8 +136,18 @@ class ScriptedSession:
         elif word in ("BEGIN", "COMMIT", "ROLLBACK"):
             word = "ROLLBACK" if self._status == "E" else word
             self._status = "T" if word == "BEGIN" else "I"
-        notices = ("look here",) if word == "NOTE" else ()
-        return Answer("DEALLOCATE ALL" if word == "DEALLOCATE" else word, notices=notices)
+        elif word == "DEALLOCATE":
+            return self._deallocate(rest)
+        return Answer(word, notices=("look here",) if word == "NOTE" else ())
+
+    def _deallocate(self, rest: str) -> Answer:
+        name = rest.rsplit(maxsplit=1)[-1].strip('"')
+        if name.upper() == "ALL":
+            self.named.clear()
+            return Answer("DEALLOCATE ALL")
+        if self.named.pop(name, None) is None:
+            raise SqlError("26000", f'prepared statement "{name}" does not exist')
+        return Answer("DEALLOCATE")
 
     def _rows(self, word: str, rest: Any, parameters: Sequence[object]) -> GeneratedRows:
         if word == "NUMBERS":
@@ -164,12 +187,19 @@ def sql_settings(**sections: Any) -> Settings:
 class WireServer:
     """A port in a thread with a loop of its own. ``sessions``: all that were opened."""
 
-    def __init__(self, settings: Settings, *, fast_loop: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        fast_loop: bool = True,
+        open_session: OpenSession | None = None,
+    ) -> None:
+        """``open_session``: makes sessions of another kind than ScriptedSession."""
         self.sessions: list[ScriptedSession] = []
         self.log: list[str] = []
         self.registry = CollectorRegistry()
         listener = socket.create_server(("127.0.0.1", 0))
-        self.sql = SqlPort(settings, listener, self._open, self.registry)
+        self.sql = SqlPort(settings, listener, open_session or self._open, self.registry)
         self.port: int = listener.getsockname()[1]
         self.loop = uvloop.new_event_loop() if fast_loop else asyncio.new_event_loop()
         self.unhandled: list[dict[str, Any]] = []

@@ -5,7 +5,7 @@ The wire knows messages, passwords and encodings and no SQL; the session knows S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -58,16 +58,35 @@ class SqlSession(Protocol):
     """One connection. Its methods are awaited one after another, never two at a time.
 
     All raise SqlError. Cancelling the task that awaits one of them leaves the session usable. A
-    statement outside a transaction block is a transaction of its own.
+    statement outside a transaction block is a transaction of its own. ``named``: the statements
+    prepared by name; PREPARE and Parse share them, so the wire puts its own mapping here.
     """
+
+    named: MutableMapping[str, Prepared]
 
     @property
     def status(self) -> TransactionStatus:
         """Whether a transaction block is open, and whether it has failed."""
         ...
 
+    @property
+    def reported(self) -> Mapping[str, str]:
+        """The settings that clients are told of whenever they change, by the names they know."""
+        ...
+
     def statements(self, text: str) -> list[str]:
-        """Split the text of a simple query at its semicolons; an empty text has none."""
+        """Split the text of a simple query at its semicolons; an empty text has none.
+
+        A syntax error in any of several statements is raised before one of them is run.
+        """
+        ...
+
+    def begin_implicit(self) -> None:
+        """Before each of several statements of a simple query: make them one transaction."""
+        ...
+
+    def end_implicit(self) -> None:
+        """End that transaction, if no statement has; undone if ``failed`` was called."""
         ...
 
     async def prepare(self, text: str, oids: Sequence[int]) -> Prepared:

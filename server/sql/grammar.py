@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from server.filters import FilterError
+from server.filters.errors import SYNTAX_ERROR
 from server.filters.tokens import Kind, tokenize
 
 from . import catalog_queries
@@ -75,6 +76,22 @@ def read_statement(text: str) -> Statement:
         return PrepareNamed(match[1].lower(), types, match[3])
     parser = SqlParser(tokenize(text))
     return _read(parser, text)
+
+
+def check_syntax(text: str, before: int) -> None:
+    """Raise SqlError if ``text``, which ``before`` characters precede, is no statement at all."""
+    try:
+        read_statement(text)
+    except FilterError as error:
+        if error.sqlstate == SYNTAX_ERROR:
+            position = before + error.position + 1
+            raise SqlError(
+                SYNTAX_ERROR, error.message, hint=error.hint, position=position
+            ) from None
+    except SqlError as error:
+        if error.sqlstate == SYNTAX_ERROR:
+            error.position = None if error.position is None else before + error.position
+            raise
 
 
 def _read(parser: SqlParser, text: str) -> Statement:

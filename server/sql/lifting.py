@@ -10,7 +10,10 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from server.filters.errors import SYNTAX_ERROR
 from server.filters.tokens import KEYWORDS
+
+from .errors import SqlError
 
 #: Literals of this many characters are taken out; shorter ones are part of what a statement says.
 _LONG = 48
@@ -20,10 +23,11 @@ FIRST_LIFTED = 70_000
 _STRING = r"'[^']*+'(?:'[^']*+')*+"
 _ESCAPED = r"(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+'"
 _PIECES = re.compile(
-    rf"(?P<string>{_STRING})|{_ESCAPED}|\"[^\"]*+\"|(?P<comment>--[^\n]*+|/\*)"
-    r"|(?<![\w$])\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?\$(?P=tag)\$|(?P<end>;)",
+    rf"(?P<string>{_STRING})|{_ESCAPED}|\"[^\"]*+\"|(?P<comment>--[^\n\r]*+|/\*)"
+    r"|(?<![\w$])\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?\$(?P=tag)\$|(?P<end>;)|(?P<open>['\"])",
     re.DOTALL,
 )
+_LINE_COMMENT = re.compile(r"--[^\n\r]*+")
 _COMMENT_MARK = re.compile(r"/\*|\*/")
 _WORD_BEFORE = re.compile(r"(\w+)\s*\Z")
 _CONTINUED = re.compile(r"[ \t\f\v]*[\n\r]\s*'")
@@ -31,7 +35,10 @@ _LIFTED_BY_HAND = re.compile(r"\$7\d{4}")
 
 
 def split(text: str) -> list[str]:
-    """Return the statements of a simple query, without those that hold nothing but comments."""
+    """Return the statements of a simple query, without those that hold nothing but comments.
+
+    Raise SqlError if a comment or a quote has no end: nobody knows where its statement ends.
+    """
     if ";" not in text:
         return [text] if _says_something(text) else []
     statements: list[str] = []
@@ -40,6 +47,10 @@ def split(text: str) -> list[str]:
         position = match.end()
         if match["comment"] == "/*":
             position = _comment_end(text, match.start())
+        elif match["open"]:
+            raise _unterminated(
+                "quoted string" if match[0] == "'" else "quoted name", match.start()
+            )
         elif match["end"]:
             statements.append(text[start : match.start()])
             start = position
@@ -49,11 +60,15 @@ def split(text: str) -> list[str]:
 
 def _says_something(text: str) -> bool:
     """Whether there is anything but space and comments."""
-    bare = text.lstrip()
-    while bare.startswith(("--", "/*")):
-        end = bare.find("\n") + 1 if bare.startswith("--") else _comment_end(bare, 0)
-        bare = bare[end or len(bare) :].lstrip()
-    return bool(bare)
+    at = 0
+    while True:
+        at = len(text) - len(text[at:].lstrip())
+        if comment := _LINE_COMMENT.match(text, at):
+            at = comment.end()
+        elif text.startswith("/*", at):
+            at = _comment_end(text, at)
+        else:
+            return at < len(text)
 
 
 def _comment_end(text: str, start: int) -> int:
@@ -62,7 +77,11 @@ def _comment_end(text: str, start: int) -> int:
         depth += 1 if match[0] == "/*" else -1
         if depth == 0:
             return match.end()
-    return len(text)
+    raise _unterminated("/* comment", start)
+
+
+def _unterminated(what: str, at: int) -> SqlError:
+    return SqlError(SYNTAX_ERROR, f"unterminated {what}", position=at + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ the searchers' threads when their rows are asked for. Waiting for an LSN holds n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
@@ -26,6 +26,7 @@ from .cursors import Cursor, FetchedRows
 from .errors import SqlError
 from .explaining import UNSERVED_LINE, explain
 from .failures import as_sql_error, statement_timeout
+from .grammar import check_syntax
 from .hits import batches, sampled
 from .lazy_rows import CountedRows, FixedRows, LazyRows, Row
 from .lifting import Lifted, lift, split
@@ -85,20 +86,39 @@ class Session:
         self, world: SqlWorld, statements: Statements, runner: Runner, login: Login
     ) -> None:
         self._world, self._statements, self._runner = world, statements, runner
-        self._variables = Variables()
+        self._variables = Variables(login.parameters)
         self._transactions = Transactions(self._variables)
         self._facts = Facts(login, self._variables.get, self._set_config)
         self._describing = Facts(login, self._variables.get)
-        self._named: dict[str, Prepared] = {}
+        self.named: MutableMapping[str, Prepared] = {}
 
     @property
     def status(self) -> TransactionStatus:
         """Whether a transaction block is open, and whether it has failed."""
         return self._transactions.status
 
+    @property
+    def reported(self) -> Mapping[str, str]:
+        """The settings that clients are told of."""
+        return self._variables.reported()
+
     def statements(self, text: str) -> list[str]:
-        """Split the text of a simple query at its semicolons."""
-        return split(text)
+        """Split the text of a simple query at its semicolons; check the syntax of several."""
+        parts = split(text)
+        end = 0
+        for part in parts if len(parts) > 1 else ():
+            start = text.index(part, end)
+            end = start + len(part)
+            check_syntax(part, start)
+        return parts
+
+    def begin_implicit(self) -> None:
+        """Make several statements one transaction."""
+        self._transactions.begin_implicit()
+
+    def end_implicit(self) -> None:
+        """End that transaction."""
+        self._transactions.end_implicit()
 
     def failed(self) -> None:
         """Note an error found outside the session."""
@@ -108,11 +128,12 @@ class Session:
         """Let go of cursors and pinned states."""
         self._transactions.end(commit=False)
         self._transactions.cursors.clear()
-        self._named.clear()
+        self.named.clear()
 
     async def prepare(self, text: str, oids: Sequence[int]) -> Prepared:
         """Check one statement."""
-        lifted = lift(text)
+        with self._failures(Lifted(text)):
+            lifted = lift(text)
         with self._failures(lifted):
             return self._prepare(text, lifted, oids)
 
@@ -135,9 +156,7 @@ class Session:
 
     async def run(self, prepared: Prepared, parameters: Sequence[object]) -> Answer:
         """Run a statement."""
-        plan: Any = prepared.plan
-        understood: Understood = plan[0]
-        lifted: Lifted = plan[1]
+        understood, lifted = _plan(prepared)
         if not isinstance(understood.statement, _ENDS_BLOCKS):
             self._transactions.check_not_failed()
         with self._failures(lifted):
@@ -341,10 +360,11 @@ class Session:
 
     def _end(self, *, commit: bool, chain: bool) -> Answer:
         tag = "COMMIT" if commit else "ROLLBACK"
-        if not self._transactions.open:
+        if not self._transactions.explicit:
             if chain:
                 message = f"{tag} AND CHAIN can only be used in transaction blocks"
                 raise SqlError("25P01", message)
+            self._transactions.end(commit=commit)
             return Answer(tag, notices=("there is no transaction in progress",))
         committed = self._transactions.end(commit=commit)
         if chain:
@@ -395,13 +415,13 @@ class Session:
             if self._transactions.open:
                 raise SqlError("25001", "DISCARD ALL cannot run inside a transaction block")
             self._transactions.cursors.clear()
-            self._named.clear()
+            self.named.clear()
             self._variables.reset()
         what = {"temporary": "temp"}.get(statement.what, statement.what)
         return Answer(f"DISCARD {what.upper()}")
 
     def _prepare_named(self, statement: PrepareNamed) -> Answer:
-        if statement.name in self._named:
+        if statement.name in self.named:
             message = f'prepared statement "{statement.name}" already exists'
             raise SqlError("42P05", message)
         oids = []
@@ -411,19 +431,21 @@ class Session:
                 raise SqlError("42704", f'type "{name}" does not exist')
             oids.append(known.oid)
         lifted = lift(statement.text)
-        self._named[statement.name] = self._prepare(statement.text, lifted, oids)
+        self.named[statement.name] = self._prepare(statement.text, lifted, oids)
         return Answer("PREPARE")
 
     def _named_statement(self, name: str) -> Prepared:
-        if name not in self._named:
+        if name not in self.named:
             raise SqlError("26000", f'prepared statement "{name}" does not exist')
-        return self._named[name]
+        return self.named[name]
 
     async def _execute(self, statement: ExecuteNamed) -> Answer:
         prepared = self._named_statement(statement.name)
         if len(statement.arguments) != len(prepared.parameter_oids):
             message = f'wrong number of parameters for prepared statement "{statement.name}"'
             raise SqlError("42601", message)
+        if isinstance(_plan(prepared)[0].statement, ExecuteNamed):
+            raise SqlError("0A000", "EXECUTE of a prepared EXECUTE is not served here")
         values = []
         for tree, oid in zip(statement.arguments, prepared.parameter_oids, strict=True):
             known = type_of(oid)
@@ -432,10 +454,10 @@ class Session:
 
     def _deallocate(self, statement: Deallocate) -> Answer:
         if statement.name is None:
-            self._named.clear()
+            self.named.clear()
             return Answer("DEALLOCATE ALL")
         self._named_statement(statement.name)
-        del self._named[statement.name]
+        del self.named[statement.name]
         return Answer("DEALLOCATE")
 
     def _nothing(self, statement: Nothing) -> Answer:
@@ -452,6 +474,14 @@ class _Guarded:
         """Return the next rows."""
         with self._session._failures(self._text):
             return await self._session.within_time(self._rows.fetch(limit))
+
+
+def _plan(prepared: Prepared) -> tuple[Understood, Lifted]:
+    """Return what ``_prepare`` put there."""
+    plan: Any = prepared.plan
+    understood: Understood = plan[0]
+    lifted: Lifted = plan[1]
+    return understood, lifted
 
 
 def _live_rows(mirror: MirrorLike) -> int:

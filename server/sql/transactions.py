@@ -5,6 +5,7 @@ Invariants:
 - One index version for each transaction: the state first seen of an index stays until its end.
 - After an error in a block nothing but its end or ROLLBACK TO is done.
 - ROLLBACK TO closes the cursors declared since the savepoint and takes back what was SET.
+- The statements of one simple query are one transaction, as far as they do not begin or end one.
 """
 
 from __future__ import annotations
@@ -54,30 +55,50 @@ class Transactions:
     @property
     def status(self) -> TransactionStatus:
         """What ReadyForQuery says."""
-        if self._block is None:
+        if self._block is None or not self._block.explicit:
             return "I"
         return "E" if self._block.failed else "T"
 
     @property
     def open(self) -> bool:
-        """Whether a block is open."""
+        """Whether a block is open, be it only that of a simple query."""
         return self._block is not None
+
+    @property
+    def explicit(self) -> bool:
+        """Whether a block is open that BEGIN opened."""
+        return self._block is not None and self._block.explicit
 
     def current(self) -> Block:
         """Return the open block, else one for a single statement."""
         return self._block or Block(self._variables.saved(), explicit=False)
 
     def begin(self) -> bool:
-        """Open a block; False if one is open already."""
-        if self._block is not None:
+        """Open a block, or make that of a simple query one; False if one is open already."""
+        if self.explicit:
             return False
-        self._block = Block(self._variables.saved(), explicit=True)
+        if self._block is None:
+            self.begin_implicit()
+        self.current().explicit = True
         return True
 
+    def begin_implicit(self) -> None:
+        """Open the block of the statements of a simple query, unless one is open."""
+        if self._block is None:
+            self._block = Block(self._variables.saved(), explicit=False)
+
+    def end_implicit(self) -> None:
+        """Close the block of a simple query, if it is that; committed unless it has failed."""
+        if not self.explicit:
+            self.end(commit=True)
+
     def fail(self) -> None:
-        """Note an error: an open block does nothing more."""
-        if self._block is not None:
-            self._block.failed = True
+        """Note an error: an open block does nothing more, and what it SET is taken back."""
+        block = self._block
+        if block is not None and not block.failed:
+            block.failed = True
+            since = block.savepoints[-1] if block.savepoints else block
+            self._variables.restore(since.variables)
 
     def check_not_failed(self) -> None:
         """Raise SqlError in a block that has failed."""
@@ -146,7 +167,7 @@ class Transactions:
         self.cursors = {name: one for name, one in self.cursors.items() if name in point.cursors}
 
     def _in_block(self, what: str) -> Block:
-        if self._block is None:
+        if self._block is None or not self._block.explicit:
             raise SqlError("25P01", f"{what} can only be used in transaction blocks")
         return self._block
 

@@ -58,10 +58,29 @@ _FIXED: Mapping[str, str] = {
     "lc_ctype": "C",
     "block_size": "8192",
 }
+#: Variables that can be set and that clients are told of (GUC_REPORT in Postgres).
+_REPORTED = (
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "default_transaction_read_only",
+    "intervalstyle",
+    "search_path",
+    "standard_conforming_strings",
+    "timezone",
+)
 #: Names as Postgres shows them where they are not in lower case.
 SHOWN = {"timezone": "TimeZone", "datestyle": "DateStyle", "intervalstyle": "IntervalStyle"}
 
-_UTC = ("utc", "gmt", "etc/utc", "etc/gmt", "zulu", "uct", "universal", "0", "+00", "+00:00")
+#: Names of the time zone that times are in, as Postgres shows them.
+_UTC = {
+    name.lower(): name
+    for name in ("UTC", "GMT", "Etc/UTC", "Etc/GMT", "Zulu", "UCT", "Universal", "Etc/Universal")
+}
+_ALSO_UTC = ("0", "+00", "+00:00")
+_DATE_ORDERS = {"mdy": "MDY", "us": "MDY", "dmy": "DMY", "european": "DMY", "ymd": "YMD"}
+_INTERVAL_STYLES = ("postgres", "postgres_verbose", "sql_standard", "iso_8601")
+_ON, _OFF = ("on", "true", "yes", "1", "t", "y"), ("off", "false", "no", "0", "f", "n")
 _DURATION = re.compile(r"(-?\d+)\s*(us|ms|s|min|h|d)?")
 _MS = {None: 1.0, "us": 0.001, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, "d": 8.64e7}
 
@@ -69,7 +88,10 @@ _MS = {None: 1.0, "us": 0.001, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, "d":
 class Variables:
     """The settings of one session; ``saved`` and ``restore`` make them follow transactions."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Mapping[str, str] | None = None) -> None:
+        """``asked``: what the client's startup message said; only its name is taken from that."""
+        name = (asked or {}).get("application_name", "")
+        self._defaults = {**_DEFAULTS, "application_name": name}
         self._changed: dict[str, str] = {}
 
     @property
@@ -101,14 +123,19 @@ class Variables:
     def get(self, name: str) -> str:
         """Return the value of a variable; raise SqlError when there is none of that name."""
         name = name.lower()
-        for values in (self._changed, _DEFAULTS, _FIXED):
+        for values in (self._changed, self._defaults, _FIXED):
             if name in values:
                 return values[name]
         raise _unknown(name)
 
     def all(self) -> list[tuple[str, str]]:
         """Return every variable and its value, by name."""
-        return sorted({**_DEFAULTS, **_FIXED, **self._changed}.items())
+        return sorted({**self._defaults, **_FIXED, **self._changed}.items())
+
+    def reported(self) -> dict[str, str]:
+        """Return what clients are told of, by the names that Postgres tells them."""
+        changed, defaults = self._changed, self._defaults
+        return {SHOWN.get(name, name): changed.get(name, defaults[name]) for name in _REPORTED}
 
     def set(self, name: str, value: str | None) -> str | None:
         """Set a variable, None for its default; return a notice if it was not taken as it is."""
@@ -141,19 +168,50 @@ def _checked(name: str, value: str) -> tuple[str | None, str | None]:
     if name == "client_encoding":
         return "UTF8", None
     if name == "timezone":
-        known = value.lower() in _UTC
-        return None, None if known else "times are read and shown in UTC, whatever timezone says"
+        return _time_zone(value)
     if name == "datestyle":
-        iso = "iso" in value.lower()
-        return None, None if iso else "times are shown in ISO form, whatever datestyle says"
+        return _date_style(value)
+    if name == "intervalstyle" and value.lower() not in _INTERVAL_STYLES:
+        raise _invalid(name)
+    if _DEFAULTS.get(name) in ("on", "off"):
+        return _switch(name, value), None
     if name.endswith("_timeout"):
         _duration_ms(name, value)
     return value, None
 
 
+def _time_zone(value: str) -> tuple[str | None, str | None]:
+    known = _UTC.get(value.lower())
+    if known is None and value not in _ALSO_UTC:
+        return None, "times are read and shown in UTC, whatever timezone says"
+    return known, None
+
+
+def _date_style(value: str) -> tuple[str | None, str | None]:
+    words = [word.strip().lower() for word in value.split(",")]
+    orders = [_DATE_ORDERS[word] for word in words if word in _DATE_ORDERS]
+    if "iso" not in words and len(orders) < len(words):
+        return None, "times are shown in ISO form, whatever datestyle says"
+    return f"ISO, {orders[0]}" if orders else None, None
+
+
+def _switch(name: str, value: str) -> str:
+    if value.lower() in _ON:
+        return "on"
+    if value.lower() not in _OFF:
+        raise _invalid(name, f'parameter "{name}" requires a Boolean value')
+    if name == "standard_conforming_strings":
+        hint = "write E'..' for strings with escapes"
+        raise SqlError("0A000", f'parameter "{name}" is always on here', hint=hint)
+    return "off"
+
+
+def _invalid(name: str, message: str = "", hint: str | None = None) -> SqlError:
+    return SqlError("22023", message or f'invalid value for parameter "{name}"', hint=hint)
+
+
 def _duration_ms(name: str, text: str) -> float:
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None or int(match[1]) < 0:
-        message = f'invalid value for parameter "{name}"'
-        raise SqlError("22023", message, hint="write milliseconds, or a unit: '5s', '2min'")
+        raise _invalid(name, hint="write milliseconds, or a unit: '5s', '2min'")
     return int(match[1]) * _MS[match[2]]

@@ -48,8 +48,15 @@ texts = st.lists(st.sampled_from(PIECES), max_size=30).map(" ".join) | st.text(m
 @settings(max_examples=1500, deadline=None)
 @given(texts)
 def test_any_text_is_a_statement_or_an_error(text: str) -> None:
-    for statement in split(text):
-        lifted = lift(statement)
+    refused = None
+    try:
+        statements = [lift(statement) for statement in split(text)]
+    except SqlError as error:
+        refused = error
+    if refused:
+        assert refused.sqlstate == "42601"
+        return
+    for lifted in statements:
         position = error_position(lifted.text)
         assert position is None or 0 <= position <= len(lifted.text)
 

@@ -359,7 +359,7 @@ class Connection(asyncio.Protocol):
                 Login(user, database, scope, process_id, parameters)
             )
             try:
-                self.write(handshake.welcome(greeting, process_id, key))
+                self.write(handshake.welcome(greeting, session.reported, process_id, key))
                 limits, figures = self._service.limits, self._service.figures
                 talk = conversation.Conversation(session, self, self._interrupts, limits, figures)
                 await talk.run()

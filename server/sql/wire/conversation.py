@@ -12,7 +12,6 @@ Source: Postgres documentation, "Message Flow". Invariants:
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -29,7 +28,7 @@ from .cancelling import Interrupts
 from .encoding import data_rows, parameters_of
 from .framing import protocol_violation
 from .limits import Limits
-from .portals import Holdings, Portal, Statement
+from .portals import Holdings, Named, Portal, Statement
 from .stream import ConnectionLost, Stream
 
 log = structlog.get_logger("vecmirror.sql")
@@ -43,8 +42,6 @@ _WIDE = (VECTOR, HALFVEC)
 #: Parameters of more bytes than these are decoded in a thread, beside other connections' work.
 _LONG_BYTES = 1 << 17
 INTERNAL = "XX000"
-
-_DEALLOCATE = re.compile(r'deallocate\s+(?:prepare\s+)?(?:"((?:[^"]|"")+)"|(\w+))\s*', re.I)
 
 
 class Figures(Protocol):
@@ -69,6 +66,8 @@ class Conversation:
         self._session, self._stream, self._interrupts = session, stream, interrupts
         self._limits, self._figures = limits, figures
         self._held = Holdings(2 * limits.max_message_bytes)
+        session.named = Named(self._held)
+        self._told = session.reported
         self._skipping = False
         self._extended: dict[int, Callable[[bytes], Awaitable[None]]] = {
             ord("P"): self._parse,
@@ -136,9 +135,17 @@ class Conversation:
             self._stream.write(messages.error_response(error))
 
     def _ready(self) -> None:
+        """Say that the next request may come, and before that which settings have changed."""
+        reported = self._session.reported
+        if reported != self._told:
+            for name, value in reported.items():
+                if value != self._told.get(name):
+                    self._stream.write(messages.parameter_status(name, value))
+            self._told = reported
         self._stream.write(messages.READY[self._session.status])
 
     async def _end_of_request(self) -> None:
+        self._session.end_implicit()
         if self._session.status == "I":
             self._held.close_portals()
         self._ready()
@@ -157,6 +164,8 @@ class Conversation:
         for part in parts:
             start = max(text.find(part, end), end)
             end = start + len(part)
+            if len(parts) > 1:
+                self._session.begin_implicit()
             try:
                 await self._run_simple(part)
             except SqlError as error:
@@ -165,8 +174,6 @@ class Conversation:
                 raise
 
     async def _run_simple(self, text: str) -> None:
-        if self._deallocated(text):
-            return
         with self._statement():
             prepared = await self._session.prepare(text, ())
             if prepared.parameter_oids:
@@ -177,17 +184,6 @@ class Conversation:
             if answer.rows is not None:
                 self._stream.write(statement.description(formats))
             await self._send(Portal(statement, (), formats, 0, answer), 0)
-
-    def _deallocated(self, text: str) -> bool:
-        """Let go of a statement that Parse made and DEALLOCATE names: the session knows it not."""
-        match = _DEALLOCATE.fullmatch(text) if text[:10].upper() == "DEALLOCATE" else None
-        if match is None or self._session.status == "E":
-            return False
-        name = match[1].replace('""', '"') if match[1] else match[2].lower()
-        if not self._held.close_statement(name):
-            return False
-        self._stream.write(messages.command_complete("DEALLOCATE"))
-        return True
 
     # Extended query
 
@@ -202,7 +198,7 @@ class Conversation:
 
     async def _prepared(self, request: requests.Parse) -> Prepared | None:
         text = request.text
-        if ";" in text or not text or text.isspace():
+        if ";" in text or text.lstrip()[:2] in ("", "--", "/*"):
             parts = self._session.statements(text)
             if not parts:
                 return None
@@ -289,8 +285,6 @@ class Conversation:
                 return
             if answer.counted:
                 tag = f"{tag} {sent}"
-        if tag in ("DEALLOCATE ALL", "DISCARD ALL"):
-            self._held.close_statements()
         self._stream.write(messages.command_complete(tag))
 
     async def _send_rows(self, portal: Portal, rows: Rows, max_rows: int) -> int:

@@ -25,18 +25,12 @@ from .stream import Stream
 #: Newest minor version of protocol 3 that we speak: Postgres 18's.
 NEWEST_MINOR = 2
 
-#: What clients are told of the session.
+#: What clients are told beside the settings that a session reports: these do not change.
 PARAMETERS: Mapping[str, str] = {
     "server_version": f"{SERVER_VERSION} (Vecmirror {version('vecmirror')})",
     "server_encoding": "UTF8",
-    "client_encoding": "UTF8",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "TimeZone": "UTC",
     "integer_datetimes": "on",
-    "standard_conforming_strings": "on",
     "in_hot_standby": "off",
-    "default_transaction_read_only": "on",
     "is_superuser": "off",
 }
 
@@ -153,10 +147,12 @@ async def _password_message(entrance: Entrance) -> bytes:
     return body
 
 
-def welcome(greeting: Greeting, process_id: int, key: bytes) -> bytes:
-    """Return what a client gets after its login, up to where it may ask something."""
-    told = {**PARAMETERS, "application_name": greeting.parameters.get("application_name", "")}
-    told["session_authorization"] = greeting.parameters["user"]
+def welcome(greeting: Greeting, reported: Mapping[str, str], process_id: int, key: bytes) -> bytes:
+    """Return what a client gets after its login, up to where it may ask something.
+
+    ``reported``: the settings of the session as it begins.
+    """
+    told = {**PARAMETERS, **reported, "session_authorization": greeting.parameters["user"]}
     statuses = [messages.parameter_status(name, value) for name, value in told.items()]
     key_data = messages.backend_key_data(process_id, key)
     return b"".join((messages.AUTHENTICATION_OK, *statuses, key_data))

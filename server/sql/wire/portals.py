@@ -2,13 +2,15 @@
 
 Invariants:
 
-- What a connection holds is bounded in number and in bytes.
+- What a connection holds is bounded in number and in bytes, however it was prepared.
+- PREPARE and Parse make statements of the same kind, under the same names.
 - A portal runs once; what is left of its rows is fetched by later Executes. Portals end with the
   transaction.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 
 from server.sql.answers import Answer, Prepared
@@ -78,11 +80,15 @@ class Holdings:
 
     def statement(self, name: str) -> Statement:
         """Return a prepared statement; raise 26000."""
-        try:
-            return self._statements[name]
-        except KeyError:
+        found = self.find(name)
+        if found is None:
             called = f'prepared statement "{name}"' if name else "unnamed prepared statement"
-            raise SqlError("26000", f"{called} does not exist") from None
+            raise SqlError("26000", f"{called} does not exist")
+        return found
+
+    def find(self, name: str) -> Statement | None:
+        """Return a prepared statement, if there is one of this name."""
+        return self._statements.get(name)
 
     def portal(self, name: str) -> Portal:
         """Return a portal; raise 34000."""
@@ -118,10 +124,9 @@ class Holdings:
         closed = self._portals.pop(name, None)
         self._bytes -= 0 if closed is None else closed.size
 
-    def close_statements(self) -> None:
-        """Let go of all statements: DEALLOCATE ALL."""
-        for name in list(self._statements):
-            self.close_statement(name)
+    def names(self) -> list[str]:
+        """Return the names of the statements that have one."""
+        return [name for name in self._statements if name]
 
     def close_portals(self) -> None:
         """Let go of all portals: the transaction has ended."""
@@ -137,3 +142,35 @@ class Holdings:
                 hint="close those that are no longer needed",
             )
         self._bytes += size
+
+
+class Named(MutableMapping[str, Prepared]):
+    """The named statements of a connection as its session sees them: for EXECUTE and so on."""
+
+    def __init__(self, held: Holdings) -> None:
+        self._held = held
+
+    def __getitem__(self, name: str) -> Prepared:
+        found = self._held.find(name) if name else None
+        if found is None or found.prepared is None:
+            raise KeyError(name)
+        return found.prepared
+
+    def __setitem__(self, name: str, prepared: Prepared) -> None:
+        """Hold a statement; raise 42P05 where the name is taken, and 54000."""
+        self._held.add_statement(name, Statement(prepared, len(prepared.text)))
+
+    def __delitem__(self, name: str) -> None:
+        if not name or not self._held.close_statement(name):
+            raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held.names())
+
+    def __len__(self) -> int:
+        return len(self._held.names())
+
+    def clear(self) -> None:
+        """Let go of all of them, be they empty: DEALLOCATE ALL."""
+        for name in self._held.names():
+            self._held.close_statement(name)
