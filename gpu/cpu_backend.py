@@ -37,7 +37,7 @@ class CpuBackend(NumpyBackend):
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or thread_count()
-        self._raw, self._matches = RawRows(), MatchSearch(self._threads, self.choose_lists)
+        self._raw, self._matches = RawRows(), MatchSearch(self._threads)
 
     def warm_up(self) -> None:
         """Compile every kernel, or load it from the cache."""

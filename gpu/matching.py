@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import Enum
 
 #: Comparing no more than this is done in some ten microseconds, and exact.
-CHEAP_BYTES = 128 << 10
+CHEAP_BYTES = 256 << 10
 #: Per match: its number in the bitmap's list, and the number of its list.
 MATCH_BYTES = 8
 
