@@ -47,7 +47,7 @@ DEVICE void multiply(const Tiles& tiles, float (&sums)[SIDE][SIDE]) {
 
 // out f32[n, out_stride] = a f32[n, depth] times rotation f32[depth, out_stride].
 // Grid: ceil(n / 64), ceil(out_stride / 64).
-KERNEL __launch_bounds__(TOP_THREADS)
+KERNEL __launch_bounds__(TOP_THREADS, 3)
 rotate(const float* __restrict__ a, int n, int depth, int a_stride,
        const float* __restrict__ rotation, int out_stride, float* __restrict__ out) {
   __shared__ __align__(16) Tiles tiles;

@@ -171,7 +171,7 @@ scan_slices(const float* __restrict__ tables, const u32* __restrict__ largest, i
 // All keys of one query's groups, for more than 1,024 results: keys u64[groups * 32], NO_KEY for
 // rows that are not there or not allowed. Grid: blocks; TOP_THREADS threads.
 template <int BITS>
-TEMPLATE_KERNEL __launch_bounds__(TOP_THREADS)
+TEMPLATE_KERNEL __launch_bounds__(TOP_THREADS, 3)
 score_all(const float* __restrict__ table_entries, const u32* __restrict__ largest, int rounds,
           const int4* __restrict__ spans, const float4* __restrict__ factors, int nprobe,
           const u64* __restrict__ pages, int chunks, const u32* __restrict__ allowed, u64* keys) {
