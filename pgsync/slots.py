@@ -164,7 +164,10 @@ def drop_slot(conn: psycopg.Connection[TupleRow], name: str) -> bool:
             "not to this index; choose another slot name"
         )
     with translated(f"drop replication slot {name}"):
-        conn.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (name,))
+        try:
+            conn.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (name,))
+        except psycopg.errors.UndefinedObject:
+            return False  # somebody else has just dropped it: detach and the sidecar both may
     return True
 
 

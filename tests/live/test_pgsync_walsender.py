@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -152,6 +153,25 @@ def test_a_missing_slot_needs_a_new_copy(database: Database) -> None:
     with connect(database.dsn) as conn:
         assert slot_state(conn, "no_such_slot") is None
         assert not drop_slot(conn, "no_such_slot")
+
+
+def test_of_two_that_drop_a_slot_at_once_one_does_and_none_fails(database: Database) -> None:
+    name, rounds = f"race_{database.name}", 15
+
+    def drop(conn: psycopg.Connection, start: threading.Barrier) -> bool:
+        start.wait(10)
+        while True:
+            try:
+                return drop_slot(conn, name)
+            except SourceUnavailable:  # the other one holds it
+                continue
+
+    with connect(database.dsn) as one, connect(database.dsn) as other, ThreadPoolExecutor(2) as two:
+        for _ in range(rounds):
+            create_slot(database.dsn, name).close()
+            start = threading.Barrier(2)
+            dropped = [two.submit(drop, conn, start) for conn in (one, other)]
+            assert sorted(future.result() for future in dropped) == [False, True]
 
 
 def test_a_slot_of_another_plugin_is_left_alone(database: Database) -> None:
