@@ -160,6 +160,7 @@ def _ours(backend: CudaBackend, vectors: VectorSet) -> Engine:
 
 def _cuvs(vectors: VectorSet) -> Engine:
     """IVF-PQ with its defaults, 8-bit codes of half the dims, re-ranked from four times k."""
+    # Only where the rival is installed; cuVS has no types.
     import cupy  # noqa: PLC0415
     from cuvs.neighbors import ivf_pq, refine  # type: ignore[import-not-found]  # noqa: PLC0415
 
@@ -180,7 +181,7 @@ def _cuvs(vectors: VectorSet) -> Engine:
 
 def _faiss(vectors: VectorSet) -> Iterator[Engine]:
     """IVF-PQ of 8-bit codes on the card, without re-ranking, where FAISS has its GPU part."""
-    import faiss  # noqa: PLC0415
+    import faiss  # noqa: PLC0415 (only where the rival is installed)
 
     if not hasattr(faiss, "StandardGpuResources"):
         return

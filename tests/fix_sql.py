@@ -32,7 +32,8 @@ from tests.fix_postgres import free_port, fresh_database
 READ_KEY, ADMIN_KEY = "read-of-the-tests", "admin-of-the-tests"
 DIM, ROWS, TENANTS = 16, 2_000, 20
 COLUMNS = ("tenant", "category", "price", "active", "created", "tags")
-START_TIMEOUT_S = 60.0
+#: The first start on a machine compiles the kernels.
+START_TIMEOUT_S = 240.0
 
 #: ``title`` is not mirrored: only the base table knows it.
 ITEMS_SQL = f"""

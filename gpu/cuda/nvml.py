@@ -41,7 +41,7 @@ def _library() -> ModuleType | None:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return None
-    return pynvml  # type: ignore[no-any-return]
+    return pynvml  # type: ignore[no-any-return]  # pynvml has no types
 
 
 def count_cards(library: ModuleType | None = None) -> int:

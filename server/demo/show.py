@@ -50,6 +50,8 @@ TRAIN_FROM_ROWS = 5_000
 
 COPY_TIMEOUT_S = 120.0
 TRAINING_TIMEOUT_S = 300.0
+#: The first start on a machine compiles all kernels: a minute on one core, more beside training.
+COMPILE_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ def _set_up(stack: ExitStack, out: Console) -> Stage:
     stage = Stage(postgres, client, [server, sidecar], url)
     _follow_copy(out, stage)
     _follow_training(out, stage)
+    with _step(out, "compile the search kernels for this processor (the first time only)"):
+        wait_until(client.ready, "the search kernels", stage.children, COMPILE_TIMEOUT_S)
     with _step(out, f"vecmirror sql-install {INDEX} --run"):
         run_vecmirror(["sql-install", INDEX, "--run"], environment, folder)
     return stage

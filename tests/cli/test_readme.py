@@ -22,7 +22,8 @@ README = Path(__file__).parents[2] / "README.md"
 SECTION = "## Five minutes with your own database"
 DSN_OF_README = "postgresql://you@localhost:5432/yourdb"
 PORT_OF_README = "8410"
-TIMEOUT_S = 120
+#: The first start on a machine compiles the kernels.
+TIMEOUT_S = 270
 
 
 def tutorial_blocks(text: str) -> list[str]:

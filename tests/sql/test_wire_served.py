@@ -37,7 +37,7 @@ class Served:
         }
         self.process = ChildProcess("serve", ["serve"], demo_environment(environment), folder)
         self.client = Client(f"http://127.0.0.1:{http}", api_key=KEY)
-        wait_until(self.client.ready, "the server", [self.process], 60.0)
+        wait_until(self.client.ready, "the server", [self.process], 240.0)
 
     def connect(self) -> psycopg.Connection:
         """Return a connection with the key as its password."""
