@@ -20,7 +20,7 @@ REHEARSED, NEIGHBOURS = 8, 10
 def warm_up(backend: Backend | None = None) -> float:
     """Load or compile what ``backend`` (None: the best one here) needs; return the seconds it took.
 
-    Seconds at the first start on a machine, fractions of one later. Nothing to do for NumPy.
+    Most of a minute at the first start on a machine, fractions of a second later.
     """
     start = time.perf_counter()
     (backend or open_backend()).warm_up()
