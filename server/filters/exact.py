@@ -1,7 +1,8 @@
 """Postgres' numeric as Decimal: exact sums and products, quotients with Postgres' own scale.
 
 Literals such as 2.5 are numeric. Values are bounded far below Postgres' own limits, because no
-column has this type; beyond the bound a filter fails, it never rounds.
+column has this type; beyond the bound a filter fails, it never rounds. Zero has a scale and no
+sign: Decimal has a negative zero, Postgres has none.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def check_numeric(value: Decimal, position: int) -> Decimal:
     if not is_bounded(value):
         raise FilterError("value overflows numeric format", position, OUT_OF_RANGE)
     if _scale(value) >= 0:
-        return value
+        return _without_minus_zero(value)
     return value.quantize(Decimal(1), context=_EXACT) if value else Decimal(0)
 
 
@@ -62,19 +63,19 @@ def subtract(a: Decimal, b: Decimal) -> Decimal:
 
 def multiply(a: Decimal, b: Decimal) -> Decimal:
     """Return a * b, exactly."""
-    return _EXACT.multiply(a, b)
+    return _without_minus_zero(_EXACT.multiply(a, b))
 
 
 def remainder(a: Decimal, b: Decimal) -> Decimal:
     """Return a % b with the sign of a; b is not 0."""
-    return _EXACT.remainder(a, b)
+    return _without_minus_zero(_EXACT.remainder(a, b))
 
 
 def divide(a: Decimal, b: Decimal) -> Decimal:
     """Return a / b, rounded half away from zero to the scale that Postgres chooses; b is not 0."""
     scale = _quotient_scale(a, b)
     shift = Decimal(1).scaleb(-scale)
-    return _EXACT.divide(a, b).quantize(shift, context=_EXACT)
+    return _without_minus_zero(_EXACT.divide(a, b).quantize(shift, context=_EXACT))
 
 
 def round_half_away(value: Decimal) -> int:
@@ -89,6 +90,10 @@ def _quotient_scale(a: Decimal, b: Decimal) -> int:
     weight = weight_a - weight_b - (first_a <= first_b)
     scale = _MIN_SIGNIFICANT_DIGITS - weight * _BASE_DIGITS
     return min(max(scale, _scale(a), _scale(b), 0), 1_000)
+
+
+def _without_minus_zero(value: Decimal) -> Decimal:
+    return value if value else value.copy_abs()
 
 
 def _scale(value: Decimal) -> int:

@@ -528,6 +528,10 @@ def test_numeric_arithmetic_has_the_scale_that_postgres_gives_it(
         for divisor in numbers
         if float(divisor)
     ]
+    # Decimal would call these zeros negative.
+    terms += ["(-8e-1::numeric % -2e-1)::text", "(-3.5 * 0.0)::text", "(0.0 / -3)::text"]
+    terms += ["(-1e-20 / 1e20)::text", "(0.0 % -1)::text", "(-0.0)::text", "(0 - 0.0)::text"]
+    terms += ["('-0.0'::numeric)::text", "('-0'::float8::numeric)::text"]
     shown = connection.execute(f"SELECT {', '.join(terms)}".encode()).fetchone()
     assert shown is not None
     for term, expected in zip(terms, shown, strict=True):
