@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from .arrays import F32, I32, I64, U8, AnyArray
+from .arrays import F32, F64, I32, I64, U8, AnyArray
 from .hits import SearchResult
 from .rows import Rows
 
 if TYPE_CHECKING:
     from .codec import Codec
-    from .encoding import ListContents
+    from .encoding import CodedRows, ListContents
 
 
 class Filtered(NamedTuple):
@@ -38,6 +38,30 @@ class Depth(NamedTuple):
     k: int
     nprobe: int
     rerank: int
+
+
+class ClusterStep(NamedTuple):
+    """Of n points: nearest lists i32[n] and half squared distances f32[n]; by list: sums, counts.
+
+    ``sums`` f64[L, d], ``counts`` i64[L]. Lists and halves are those of ``Backend.nearest``. A
+    backend adds up in an order of its own, so sums may differ in their last bits (as float32
+    products do), but the same call gives the same sums.
+    """
+
+    list_ids: I32
+    halves: F32
+    sums: F64
+    counts: I64
+
+
+class CodewordStep(NamedTuple):
+    """Sums f64[m, K, s] and counts i64[m, K] of pieces by their nearest codeword.
+
+    Codewords are those of ``Backend.encode``; for the order of sums see ``ClusterStep``.
+    """
+
+    sums: F64
+    counts: I64
 
 
 class Lists(Protocol):
@@ -91,6 +115,13 @@ class Backend(Protocol):
         """
         ...
 
+    def hold(self, rows: Rows, alive_bits: U8) -> None:
+        """Bring raw rows and bitmap to where searches read them, so that none waits for it.
+
+        Never raises; a search brings up itself what is missing.
+        """
+        ...
+
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """Return the nearest centroid of f32[n, d] among f32[L, d], and half its squared distance.
 
@@ -100,6 +131,26 @@ class Backend(Protocol):
 
     def encode(self, residuals: F32, codebooks: F32) -> U8:
         """Return the nearest codewords of f32[n, m * s] in f32[m, K, s] as u8[n, m]."""
+        ...
+
+    def cluster_step(self, points: F32, centroids: F32) -> ClusterStep:
+        """Do one step of k-means: ``nearest`` of f32[n, d] in f32[L, d], and sums by list."""
+        ...
+
+    def codeword_step(self, residuals: F32, codebooks: F32) -> CodewordStep:
+        """Do one step for all codebooks: ``encode`` f32[n, m * s], and sums by codeword."""
+        ...
+
+    def rotate(self, vectors: F32, rotation: F32) -> F32:
+        """Return f32[n, D]: vectors f32[n, d] times a rotation f32[d, D]."""
+        ...
+
+    def covariance(self, vectors: F32) -> F64:
+        """Return the sum of v v^T over the rows of f32[n, d], f64[d, d]."""
+        ...
+
+    def encode_rows(self, codec: Codec, vectors: F32) -> CodedRows:
+        """Return what lists hold of vectors f32[n, d] as they came: place, assign and encode."""
         ...
 
     def open_lists(self, codec: Codec) -> Lists:

@@ -1,4 +1,4 @@
-"""k-means: D^2 seeding in growing batches, Lloyd's iterations in BLAS blocks, repair, balance.
+"""k-means: D^2 seeding in growing batches, Lloyd's iterations, repair of empty lists, balance.
 
 Seeding follows k-means++ (Arthur and Vassilvitskii, 2007): a next centre is a point drawn with
 probability proportional to its squared distance from the centres so far. Drawing several at a time
@@ -11,11 +11,14 @@ centres.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from .arrays import F32, F64, I32, I64
+
+if TYPE_CHECKING:
+    from .backend import ClusterStep
 
 #: Each seeding round adds a quarter of the centres there are: small enough that a draw knows nearly
 #: all centres before it, and some 25 rounds make 1,000.
@@ -29,17 +32,17 @@ WHOLE_ITERATIONS = 3
 #: Balance: a list longer than this many times the mean is split, by a centre taken from a list
 #: shorter than this share of the mean. A search pays for long lists, short ones only cost choosing.
 LONG_LIST, SHORT_LIST = 2.5, 0.2
-#: Up to here summing by group is fastest as a product with a matrix of zeros and ones.
-FEW_GROUPS = 64
-#: Components that one block of work may copy.
-BLOCK_COMPONENTS = 1 << 22
 
 
-class Nearest(Protocol):
-    """Nearest centroid of points f32[n, d]: its number i32[n] and half the squared distance."""
+class Clustering(Protocol):
+    """The operations of a ``Backend`` that k-means is made of."""
 
-    def __call__(self, points: F32, centroids: F32) -> tuple[I32, F32]:
+    def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """See ``Backend.nearest``."""
+        ...
+
+    def cluster_step(self, points: F32, centroids: F32) -> ClusterStep:
+        """See ``Backend.cluster_step``."""
         ...
 
 
@@ -48,7 +51,7 @@ def kmeans(
     k: int,
     *,
     rng: np.random.Generator,
-    nearest: Nearest,
+    backend: Clustering,
     iterations: int = 10,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> F32:
@@ -59,12 +62,13 @@ def kmeans(
     stop.
     """
     on_step(0, iterations + 1)
-    centroids = _seed(points[: max(SEEDING_POINTS * k, SMALL_SET)], k, rng, nearest)
+    centroids = _seed(points[: max(SEEDING_POINTS * k, SMALL_SET)], k, rng, backend)
     for step, size in enumerate(_sizes(len(points), k, iterations)):
         on_step(step + 1, iterations + 1)
         seen = points[:size]
-        assigned, error = nearest(seen, centroids)
-        centroids, counts = _means(seen, assigned, centroids)
+        assigned, error, sums, counts = backend.cluster_step(seen, centroids)
+        means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+        centroids = np.where(counts[:, None] > 0, means, centroids)
         _repair(seen, centroids, counts, error, rng)
         if step < iterations - WHOLE_ITERATIONS:
             _balance(seen, centroids, counts, assigned, rng)
@@ -80,14 +84,14 @@ def _sizes(n_points: int, k: int, iterations: int) -> list[int]:
     return [min(n_points, max(size, SMALL_SET)) for size in wanted]
 
 
-def _seed(points: F32, k: int, rng: np.random.Generator, nearest: Nearest) -> F32:
+def _seed(points: F32, k: int, rng: np.random.Generator, backend: Clustering) -> F32:
     chosen = [int(rng.integers(len(points)))]
-    _, error = nearest(points, points[chosen])
+    _, error = backend.nearest(points, points[chosen])
     while len(chosen) < k and error.max() > 0:
         batch = min(k - len(chosen), max(1, len(chosen) // GROWTH_DIVISOR))
         drawn = draw_by_weight(error, batch, rng)
         chosen += drawn.tolist()
-        _, closer = nearest(points, points[drawn])
+        _, closer = backend.nearest(points, points[drawn])
         error = np.minimum(error, closer)
     repeated = np.resize(np.array(chosen), k)
     return points[repeated]
@@ -104,29 +108,6 @@ def draw_by_weight(weights: F32, count: int, rng: np.random.Generator) -> I64:
     if count == 0:
         return np.empty(0, np.int64)
     return np.sort(np.argpartition(keys, count - 1)[:count])
-
-
-def _means(points: F32, assigned: I32, old: F32) -> tuple[F32, I64]:
-    """Return the mean of each centroid's points (the old one where there are none), and counts."""
-    sums = np.zeros(old.shape, np.float64)
-    step = max(1, BLOCK_COMPONENTS // points.shape[1])
-    for first in range(0, len(points), step):
-        add_grouped(sums, points[first : first + step], assigned[first : first + step])
-    counts = np.bincount(assigned, minlength=len(old))
-    means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
-    return np.where(counts[:, None] > 0, means, old), counts
-
-
-def add_grouped(sums: F64, values: F32, group_of: I32) -> None:
-    """Add rows of ``values`` [n, d] to ``sums`` [groups, d] by their group."""
-    if len(sums) <= FEW_GROUPS:
-        members = (group_of == np.arange(len(sums))[:, None]).astype(np.float32)
-        sums += members @ values
-        return
-    order = np.argsort(group_of, kind="stable")
-    ordered = group_of[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    sums[ordered[starts]] += np.add.reduceat(values[order], starts, axis=0)
 
 
 def _repair(points: F32, centroids: F32, counts: I64, error: F32, rng: np.random.Generator) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import F32, I32, I64, U8, AnyArray
-from .backend import Depth, Filtered, Lists
+from .arrays import F32, F64, I32, I64, U8, AnyArray
+from .backend import ClusterStep, CodewordStep, Depth, Filtered, Lists
 from .codec import Codec, half_squares
+from .encoding import CodedRows, coded_rows
 from .errors import BackendError
 from .exact import distances_to, search_exact
+from .grouping import sum_by_codeword, sum_by_list
 from .hits import SearchResult, nearest_pairs
 from .lists import SegmentedLists
 from .rows import Rows
@@ -53,6 +55,28 @@ class NumpyBackend:
             np.subtract(halves, scores, out=scores)
             codes[first : first + step] = scores.argmin(axis=2).T
         return codes
+
+    def cluster_step(self, points: F32, centroids: F32) -> ClusterStep:
+        """Return the nearest of f32[L, d] to each of f32[n, d], and the sums by list."""
+        list_ids, halves = self.nearest(points, centroids)
+        return ClusterStep(list_ids, halves, *sum_by_list(points, list_ids, len(centroids)))
+
+    def codeword_step(self, residuals: F32, codebooks: F32) -> CodewordStep:
+        """Return the sums of the pieces of f32[n, m * s] by their codeword of f32[m, K, s]."""
+        codes = self.encode(residuals, codebooks)
+        return CodewordStep(*sum_by_codeword(residuals, codes, codebooks.shape[1]))
+
+    def rotate(self, vectors: F32, rotation: F32) -> F32:
+        """Return f32[n, D]: vectors f32[n, d] times a rotation f32[d, D]."""
+        return vectors @ rotation
+
+    def covariance(self, vectors: F32) -> F64:
+        """Return the sum of v v^T over the rows of f32[n, d], f64[d, d]."""
+        return (vectors.T @ vectors).astype(np.float64)
+
+    def encode_rows(self, codec: Codec, vectors: F32) -> CodedRows:
+        """Return what lists hold of vectors f32[n, d]: place, assign and encode."""
+        return coded_rows(codec, self, vectors)
 
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``."""
@@ -99,6 +123,9 @@ class NumpyBackend:
     def raw_memory(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> AnyArray:
         """Return an uninitialised host array for a chunk of raw rows."""
         return np.empty(shape, dtype)
+
+    def hold(self, rows: Rows, alive_bits: U8) -> None:
+        """Do nothing: both are where they are read."""
 
     def warm_up(self) -> None:
         """Do nothing: there is nothing to compile."""

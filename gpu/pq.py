@@ -8,12 +8,15 @@ nearest of K = 2^bits codewords. 4-bit numbers lie two in a byte: sub-quantizer 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from .arrays import F32, F64, I64, U8
+from .arrays import F32, I64, U8
 from .kmeans import GROWTH_DIVISOR
+
+if TYPE_CHECKING:
+    from .backend import CodewordStep
 
 #: Training rows per codeword, and those that seeding looks at; more change the codewords little.
 ROWS_PER_CODEWORD = 256
@@ -25,11 +28,11 @@ ITERATIONS = 12
 LutType = Literal["float16", "float32"]
 
 
-class Encode(Protocol):
-    """Nearest codewords of residuals f32[n, m * s] in codebooks f32[m, K, s], u8[n, m]."""
+class CodewordSums(Protocol):
+    """Sums and counts of the pieces of f32[n, m * s] by their codeword in f32[m, K, s]."""
 
-    def __call__(self, residuals: F32, codebooks: F32) -> U8:
-        """See ``Backend.encode``."""
+    def __call__(self, residuals: F32, codebooks: F32) -> CodewordStep:
+        """See ``Backend.codeword_step``."""
         ...
 
 
@@ -39,12 +42,12 @@ def train_codebooks(
     bits: int,
     *,
     rng: np.random.Generator,
-    encode: Encode,
+    codeword_step: CodewordSums,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> F32:
     """Return codebooks f32[m, 2^bits, s] for ``residuals`` f32[n, m * s], rows in random order.
 
-    k-means in all m sub-spaces at once, each iteration one ``encode`` and one matrix product.
+    k-means in all m sub-spaces at once, each iteration one ``codeword_step``.
     """
     on_step(0, ITERATIONS + 1)
     pieces = np.ascontiguousarray(residuals.reshape(len(residuals), m, -1).transpose(1, 0, 2))
@@ -53,11 +56,10 @@ def train_codebooks(
         on_step(step + 1, ITERATIONS + 1)
         whole = step >= ITERATIONS - WHOLE_ITERATIONS
         size = len(residuals) if whole else min(len(residuals), FEW_ROWS << bits)
-        seen, codes = pieces[:, :size], encode(residuals[:size], books)
-        sums, counts = _grouped(seen, codes, 1 << bits)
+        sums, counts = codeword_step(residuals[:size], books)
         means = sums / np.maximum(counts, 1)[:, :, None]
         books = np.where(counts[:, :, None] > 0, means, books).astype(np.float32)
-        _refill(seen, books, counts, rng)
+        _refill(pieces[:, :size], books, counts, rng)
     return books
 
 
@@ -88,17 +90,6 @@ def _squares(pieces: F32, seeds: F32) -> F32:
     squares = np.einsum("mns,mns->mn", pieces, pieces)
     distances: F32 = np.maximum(squares + 2 * nearest, 0)
     return distances
-
-
-def _grouped(pieces: F32, codes: U8, size: int) -> tuple[F64, I64]:
-    """Return sums f64[m, size, s] and counts i64[m, size] of ``pieces`` f32[m, n, s] by code."""
-    m, _, width = pieces.shape
-    slots = (codes + size * np.arange(m, dtype=np.int32)).T.ravel()
-    counts: I64 = np.bincount(slots, minlength=m * size)
-    sums = np.empty((m * size, width), np.float64)
-    for i in range(width):
-        sums[:, i] = np.bincount(slots, pieces[:, :, i].ravel(), minlength=m * size)
-    return sums.reshape(m, size, width), counts.reshape(m, size)
 
 
 def _refill(pieces: F32, books: F32, counts: I64, rng: np.random.Generator) -> None:

@@ -122,7 +122,7 @@ class _Fit:
             self._rows,
             self._nlist,
             rng=self._rng,
-            nearest=self._backend.nearest,
+            backend=self._backend,
             iterations=KMEANS_ITERATIONS,
             on_step=self._steps.of("lists"),
         )
@@ -175,7 +175,7 @@ class _Fit:
             self._m,
             bits,
             rng=self._rng,
-            encode=self._backend.encode,
+            codeword_step=self._backend.codeword_step,
             on_step=self._steps.of("codebooks"),
         )
         codec = Codec(

@@ -38,7 +38,7 @@ def test_nearest_is_the_argmin_of_all_distances() -> None:
 def test_kmeans_finds_separated_clusters() -> None:
     centres = np.array([[0, 0], [50, 0], [0, 50], [50, 50], [90, 90]], np.float32)
     points = np.repeat(centres, 40, axis=0) + cloud(200, 2)
-    found = kmeans(points, 5, rng=np.random.default_rng(0), nearest=BACKEND.nearest)
+    found = kmeans(points, 5, rng=np.random.default_rng(0), backend=BACKEND)
     order = BACKEND.nearest(centres, found)[0]
     assert len(set(order.tolist())) == 5
     np.testing.assert_allclose(found[order], centres, atol=1)
@@ -46,15 +46,13 @@ def test_kmeans_finds_separated_clusters() -> None:
 
 def test_kmeans_is_deterministic_by_seed() -> None:
     points = cloud(500, 6)
-    runs = [
-        kmeans(points, 20, rng=np.random.default_rng(3), nearest=BACKEND.nearest) for _ in range(2)
-    ]
+    runs = [kmeans(points, 20, rng=np.random.default_rng(3), backend=BACKEND) for _ in range(2)]
     np.testing.assert_array_equal(runs[0], runs[1])
 
 
 def test_kmeans_leaves_no_list_empty_where_points_differ() -> None:
     points = np.concatenate([np.zeros((500, 3), np.float32), cloud(60, 3)])
-    found = kmeans(points, 40, rng=np.random.default_rng(0), nearest=BACKEND.nearest)
+    found = kmeans(points, 40, rng=np.random.default_rng(0), backend=BACKEND)
     counts = np.bincount(BACKEND.nearest(points, found)[0], minlength=40)
     assert np.count_nonzero(counts) >= 38
 
@@ -62,7 +60,7 @@ def test_kmeans_leaves_no_list_empty_where_points_differ() -> None:
 @pytest.mark.parametrize("n", [1, 3])
 def test_kmeans_repeats_centroids_when_points_are_too_few(n: int) -> None:
     points = cloud(n, 4)
-    found = kmeans(points, 7, rng=np.random.default_rng(0), nearest=BACKEND.nearest)
+    found = kmeans(points, 7, rng=np.random.default_rng(0), backend=BACKEND)
     assert found.shape == (7, 4)
     np.testing.assert_allclose(BACKEND.nearest(points, found)[1], 0, atol=1e-6)
 
@@ -144,19 +142,23 @@ def test_eigenvalues_of_zero_are_dealt_too() -> None:
 @pytest.mark.parametrize(("bits", "n"), [(4, 3), (4, 900), (8, 40), (8, 2000)])
 def test_codebooks_serve_pieces_as_well_as_kmeans_of_each_sub_space(bits: int, n: int) -> None:
     rows, m = cloud(n, 6), 3
-    books = train_codebooks(rows, m, bits, rng=np.random.default_rng(0), encode=BACKEND.encode)
+    books = train_codebooks(
+        rows, m, bits, rng=np.random.default_rng(0), codeword_step=BACKEND.codeword_step
+    )
     assert books.shape == (m, 1 << bits, 2)
     error = np.square(rows - decode(BACKEND.encode(rows, books), books)).sum()
     pieces = [np.ascontiguousarray(rows[:, 2 * j : 2 * j + 2]) for j in range(m)]
     alone = sum(
         float(2 * BACKEND.nearest(piece, own)[1].sum())
         for piece in pieces
-        for own in [kmeans(piece, 1 << bits, rng=np.random.default_rng(1), nearest=BACKEND.nearest)]
+        for own in [kmeans(piece, 1 << bits, rng=np.random.default_rng(1), backend=BACKEND)]
     )
     assert error <= 1.1 * alone + 1e-3
 
 
 def test_codebooks_of_equal_rows_are_that_row() -> None:
     rows = np.full((50, 4), 3.0, np.float32)
-    books = train_codebooks(rows, 2, 4, rng=np.random.default_rng(0), encode=BACKEND.encode)
+    books = train_codebooks(
+        rows, 2, 4, rng=np.random.default_rng(0), codeword_step=BACKEND.codeword_step
+    )
     np.testing.assert_array_equal(books, np.full((2, 16, 2), 3.0))
