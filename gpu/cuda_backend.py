@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -32,7 +32,7 @@ from .cuda.teaching import encode_block, nearest_block
 from .cuda.topk import MOST_RESULTS
 from .cuda.warming import run_kernels
 from .cuda.workspace import NoRoom, Workspaces
-from .errors import BackendError, DeviceLost
+from .errors import BackendError, DeviceLost, EngineError
 from .hits import SearchResult, no_hits
 from .numpy_backend import NumpyBackend
 from .rows import Rows
@@ -72,6 +72,7 @@ class CudaBackend(NumpyBackend):
         self._codecs = PreparedCodecs(self._budget)
         self._bitmaps = DeviceBitmaps(device)
         self._rows = DeviceRows(device, self._budget, raw_location)
+        self._budget.give_way = self._rows.give_way
 
     @property
     def pci_bus_id(self) -> str:
@@ -94,6 +95,14 @@ class CudaBackend(NumpyBackend):
             return self._host.raw_memory(shape, dtype)
         with self._guarded():
             return self.device.pinned(shape, dtype)
+
+    def hold(self, rows: Rows, alive_bits: U8) -> None:
+        """Upload both if they fit; what fails is told to the search that needs it."""
+        if self._rows.holds(rows) and self._bitmaps.holds(alive_bits):
+            return
+        with suppress(EngineError), self._guarded(), self._spaces.one() as space:
+            self._rows.hold(rows, space.stream)
+            self._bitmaps.of(alive_bits, space.stream)
 
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""

@@ -79,6 +79,10 @@ class IndexState:
         """Rows that have died since they were put into lists, where scans still meet them."""
         return self.trained_part.kept_rows - self.live_encoded_rows if self.trained_part else 0
 
+    def hold(self) -> None:
+        """Bring what searches read to where they read it, before the first of them asks."""
+        self.backend.hold(self.rows, self.alive_bits)
+
     @property
     def training_due(self) -> bool:
         """Whether training (again) pays.

@@ -94,8 +94,9 @@ class Applier:
             self._stage(batch, changes, seq)
 
     def refresh(self) -> None:
-        """Publish the contents as they are now."""
+        """Publish the contents as they are now; a card has the rows before a search can ask."""
         contents = self.contents
+        contents.index.state.hold()
         state = MirrorState(
             index=contents.index.state,
             applied_lsn=self.applied_lsn,

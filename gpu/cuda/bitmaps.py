@@ -30,6 +30,12 @@ class DeviceBitmaps:
     def __len__(self) -> int:
         return len(self._known)
 
+    def holds(self, bits: U8) -> bool:
+        """Say whether a search that wants this bitmap has nothing to wait for."""
+        with self._lock:
+            known = self._known.get(id(bits))
+        return known is not None and known[0]() is bits
+
     def of(self, bits: U8, stream: Stream) -> Buffer:
         """Return the copy of a packed bitmap, padded to words; it is there when this returns."""
         key = id(bits)

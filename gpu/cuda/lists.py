@@ -224,7 +224,7 @@ class DeviceLists:
         )
         parts = Parts()
         offsets = [parts.add(array.nbytes) for array in arrays]
-        buffer = self.ground.budget.empty(max(1, parts.nbytes), "tables of lists")
+        buffer = self.ground.budget.need(max(1, parts.nbytes), "tables of lists")
         with self.ground.spaces.one() as space:
             for array, offset in zip(arrays, offsets, strict=True):
                 space.device.upload(array, buffer, offset, space.stream)

@@ -5,10 +5,13 @@ Invariants:
 - What stays (pages, raw rows, codecs) never takes the reserve, out of which searches get what they
   need for a moment. So an index that fills the card still answers.
 - A refusal changes nothing.
+- What an index cannot do without (``need``) is refused only after ``give_way`` was asked, which
+  lets go of what it can do without (raw rows).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import Lock
 
 from gpu.errors import IndexFull
@@ -27,6 +30,7 @@ class Budget:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.reserve_bytes = min(RESERVE_BYTES, int(RESERVE_SHARE * device.memory().free_bytes))
+        self.give_way: Callable[[int], None] = lambda nbytes: None
         self._lock = Lock()
 
     @property
@@ -42,6 +46,14 @@ class Budget:
                 f"{what} need {_mib(nbytes)} of device memory and {_mib(left)} are left; raise "
                 "server.device_memory_limit_bytes, or take a larger card (vecmirror plan)"
             )
+
+    def need(self, nbytes: int, what: str) -> Buffer:
+        """Allocate as ``empty`` does, if need be in place of what can be done without."""
+        try:
+            return self.empty(nbytes, what)
+        except IndexFull:
+            self.give_way(nbytes)
+        return self.empty(nbytes, what)
 
     def empty(self, nbytes: int, what: str) -> Buffer:
         """Allocate what stays; raise IndexFull if it does not fit."""

@@ -24,7 +24,7 @@ class PreparedCodec:
         named = {**arrays._asdict(), "halves": half_squares(arrays.centroids)}
         parts = Parts()
         offsets = {name: parts.add(array.nbytes) for name, array in named.items()}
-        self.buffer: Buffer = budget.empty(parts.nbytes, "a codec")
+        self.buffer: Buffer = budget.need(parts.nbytes, "a codec")
         for name, array in named.items():
             plain = np.ascontiguousarray(array, np.float32)
             budget.device.upload(plain, self.buffer, offsets[name], stream)

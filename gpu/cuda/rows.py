@@ -5,6 +5,8 @@ Invariants:
 - A row is uploaded once, after it has become final; a view never shows a row that has not arrived.
 - A view stays good while whoever holds it does: chunks that grew are copied, not moved.
 - Where the rows do not fit, there is no view, the memory is given back, and the CPU re-ranks.
+- Rows are brought up whole or not at all: nothing is uploaded that the budget has no room for.
+- Lists come first: raw rows give way where pages or a codec would find no room.
 """
 
 from __future__ import annotations
@@ -88,11 +90,49 @@ class DeviceRows:
             if time.monotonic() < mirror.refused_until_s:
                 return None
             try:
+                self._budget.admit(_missing_bytes(mirror, rows, self.reads_host), "raw rows")
                 mirror.visible = self._brought_up(mirror, rows, stream)
             except IndexFull:
-                mirror.chunks, mirror.visible = [], None
-                mirror.refused_until_s = time.monotonic() + RETRY_S
+                _let_go(mirror)
             return mirror.visible
+
+    def holds(self, rows: Rows) -> bool:
+        """Say whether searches have nothing to wait for: all rows are there, or will not come."""
+        if self.location == "none":
+            return True
+        mirror = self._mirror(rows)
+        there = mirror.visible is not None and mirror.visible.n_rows >= rows.n_rows
+        return there or time.monotonic() < mirror.refused_until_s
+
+    def hold(self, rows: Rows, stream: Stream) -> None:
+        """Bring all rows up if there is room now.
+
+        Where there is none nothing is refused yet: rows that a compaction has replaced may still
+        lie beside them, and be gone when the first search asks.
+        """
+        mirror = self._mirror(rows)
+        with mirror.lock:
+            missing = _missing_bytes(mirror, rows, self.reads_host)
+            if self.holds(rows) or missing > self._budget.left_bytes:
+                return
+            try:
+                mirror.visible = self._brought_up(mirror, rows, stream)
+            except IndexFull:  # somebody else was quicker
+                _let_go(mirror)
+
+    def give_way(self, nbytes: int) -> None:
+        """Let go of whole copies, the largest first, until ``nbytes`` fit; the CPU re-ranks then.
+
+        Memory that a search is reading comes back when it has ended.
+        """
+        with self._lock:
+            mirrors = list(self._mirrors.values())
+        for mirror in sorted(mirrors, key=_held_bytes, reverse=True):
+            if self._budget.left_bytes >= nbytes:
+                return
+            if _held_bytes(mirror):
+                with mirror.lock:
+                    _let_go(mirror)
 
     def refused(self) -> int:
         """Return how many sets of rows did not fit on the device."""
@@ -170,6 +210,24 @@ class DeviceRows:
             self._device.upload(widened(part, stride), chunk.buffer, offset, stream)
             stream.synchronize()
             chunk.filled += len(part)
+
+
+def _held_bytes(mirror: _Mirror) -> int:
+    return sum(0 if chunk.buffer is None else chunk.buffer.nbytes for chunk in list(mirror.chunks))
+
+
+def _missing_bytes(mirror: _Mirror, rows: Rows, reads_host: bool) -> int:
+    """Return what bringing all rows up will allocate, the piece that a copy outgrows included."""
+    if reads_host:
+        return 0
+    missing = rows.n_rows * mirror.stride - _held_bytes(mirror)
+    last = mirror.chunks[-1].buffer if mirror.chunks else None
+    return 0 if missing <= 0 else missing + (0 if last is None else last.nbytes)
+
+
+def _let_go(mirror: _Mirror) -> None:
+    mirror.chunks, mirror.visible = [], None
+    mirror.refused_until_s = time.monotonic() + RETRY_S
 
 
 def stride_bytes(dim: int, itemsize: int) -> int:

@@ -113,14 +113,11 @@ class Slab:
         least = SMALLEST_EXTENT_BYTES // self.page_bytes
         wished = max(missing, int(GROWTH * self.pages), least)
         try:
-            extent = self._extent(wished)
+            buffer = self._budget.empty(wished * self.page_bytes, "list pages")
         except IndexFull:
-            extent = self._extent(missing)
-        insort(self._extents, extent)
-
-    def _extent(self, pages: int) -> _Extent:
-        buffer = self._budget.empty(pages * self.page_bytes, "list pages")
-        return _Extent(buffer, pages)
+            wished = missing
+            buffer = self._budget.need(wished * self.page_bytes, "list pages")
+        insort(self._extents, _Extent(buffer, wished))
 
     def _addresses(self, extent: _Extent, numbers: NDArray[np.int64]) -> U64:
         offsets = numbers.astype(np.uint64) * np.uint64(self.page_bytes)
