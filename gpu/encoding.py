@@ -37,6 +37,21 @@ class Encoded(NamedTuple):
     squares: float
 
 
+class CodedRows(NamedTuple):
+    """What lists hold of n rows: ``list_ids`` i32, ``codes`` u8[n, m], ``bias``, ``gain`` f16.
+
+    ``fits`` bool[n]: whether lists can hold the row at all; where not, the rest says nothing.
+    ``squares`` f32[n]: the squared distance of the placed row to its centroid.
+    """
+
+    list_ids: I32
+    codes: U8
+    bias: F16
+    gain: F16
+    fits: Bool
+    squares: F32
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ListContents:
     """Encoded rows: lists i32[n], row ids i64[n], stored codes u8[n, bytes], bias, gain f16[n]."""
@@ -102,6 +117,17 @@ def encode_rows(codec: Codec, backend: Backend, vectors: F32, row_ids: I64) -> E
 
 
 def _encode_block(codec: Codec, backend: Backend, vectors: F32, row_ids: I64) -> Encoded:
+    rows = backend.encode_rows(codec, vectors)
+    codes = pack_codes(rows.codes, codec.bits)
+    contents = ListContents(rows.list_ids, row_ids, codes, rows.bias, rows.gain)
+    squares = float(rows.squares[rows.fits].sum(dtype=np.float64))
+    if rows.fits.all():
+        return Encoded(contents, np.empty(0, np.int64), squares)
+    return Encoded(contents.take(rows.fits), row_ids[~rows.fits], squares)
+
+
+def coded_rows(codec: Codec, backend: Backend, vectors: F32) -> CodedRows:
+    """Return what lists hold of f32[n, d]: what ``Backend.encode_rows`` is defined to return."""
     rows = codec.place_rows(vectors)
     fits: Bool = np.all(np.isfinite(rows), axis=1)
     if not fits.all():
@@ -110,14 +136,11 @@ def _encode_block(codec: Codec, backend: Backend, vectors: F32, row_ids: I64) ->
     terms = Terms.of(codec, backend, rows, list_ids)
     fits &= terms.residual_ratio(codec) <= LARGEST_RESIDUAL
     bias, gain = terms.bias_and_gain(codec)
-    relative = (bias - codec.bias_mean[list_ids]) / codec.bias_unit[list_ids]
-    stored = np.clip(relative, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
-    codes = pack_codes(terms.codes, codec.bits)
-    contents = ListContents(list_ids, row_ids, codes, stored, gain.astype(np.float16))
-    squares = float(np.dot(terms.rr[fits].astype(np.float64), np.square(terms.sigma[fits])))
-    if fits.all():
-        return Encoded(contents, np.empty(0, np.int64), squares)
-    return Encoded(contents.take(fits), row_ids[~fits], squares)
+    with np.errstate(over="ignore", invalid="ignore"):
+        relative = (bias - codec.bias_mean[list_ids]) / codec.bias_unit[list_ids]
+        stored = np.clip(relative, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
+        squares = terms.rr * np.square(terms.sigma)
+    return CodedRows(list_ids, terms.codes, stored, gain.astype(np.float16), fits, squares)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
