@@ -96,7 +96,8 @@ def test_a_call_that_fails_while_rows_are_held_is_met_by_nobody(
 
 
 def test_a_card_that_is_lost_while_rows_are_held_is_told_of(cuda: CudaBackend) -> None:
-    index, told = _index(cuda), []
+    index = _index(cuda)
+    told: list[str] = []
     cuda.when_lost = told.append
     cuda.device.failures.plan("upload", DeviceLost("gone"), sticky=True)  # type: ignore[attr-defined]
     index.state.hold()
