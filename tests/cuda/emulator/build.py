@@ -113,6 +113,7 @@ def runtime(checked: bool) -> Path:
     with built_once(library) as unfinished:
         if unfinished:
             command = [compiler() or "", *flags, "-shared", "-g", "-fvisibility=default"]
+            command.append("-fno-semantic-interposition")
             _run([*command, "-I", INCLUDE, *sources, "-o", unfinished], "the runtime")
     return library
 
@@ -123,18 +124,22 @@ def kernels(text: str, names: Sequence[str], *, checked: bool, defines: Sequence
     exports = "".join(f"EMU_KERNEL({i}, {name})\n" for i, name in enumerate(names))
     whole = f'#include "emulator.h"\n{text}\n#line 1 "exports"\n{exports}'
     flags = (*_flags(), "-O2", *(CHECKED_FLAGS if checked else ()), *(f"-D{d}" for d in defines))
-    library = CACHE / "emulator" / f"kernels-{content_hash(whole, repr(flags), base.name)}.so"
+    key = content_hash(str(compiler()), whole, repr(flags), INCLUDE)
+    compiled = CACHE / "emulator" / f"kernels-{key}.o"
+    library = CACHE / "emulator" / f"kernels-{content_hash(key, base.name)}.so"
     with built_once(library) as unfinished:
         if unfinished:
-            _compile(whole, flags, base, unfinished)
+            _compile(whole, flags, compiled)
+            linked = [compiler() or "", "-shared", str(compiled), str(base)]
+            _run([*linked, f"-Wl,-rpath,{base.parent}", "-o", unfinished], "a kernel")
     return library
 
 
-def _compile(text: str, flags: Sequence[str], base: Path, library: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        source, compiled = Path(folder, "kernels.cpp"), Path(folder, "kernels.o")
-        source.write_text(text, encoding="utf-8")
-        with_flags = [compiler() or "", *flags, "-I", str(INCLUDE)]
-        _run([*with_flags, "-c", source, "-o", compiled], "a kernel")
-        linked = [compiler() or "", "-shared", str(compiled), str(base)]
-        _run([*linked, f"-Wl,-rpath,{base.parent}", "-o", library], "a kernel")
+def _compile(text: str, flags: Sequence[str], compiled: Path) -> None:
+    """Compile once, whatever the runtime is: it takes seconds, linking does not."""
+    with built_once(compiled) as unfinished, tempfile.TemporaryDirectory() as folder:
+        if unfinished:
+            source = Path(folder, "kernels.cpp")
+            source.write_text(text, encoding="utf-8")
+            command = [compiler() or "", *flags, "-I", str(INCLUDE), "-c", str(source)]
+            _run([*command, "-o", str(unfinished)], "a kernel")

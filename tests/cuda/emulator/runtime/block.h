@@ -8,6 +8,9 @@
 
 namespace emu {
 constexpr size_t kStackBytes = 64 * 1024;
+// From one stack to the next: an odd number of cache lines more, or the tops of all of them would
+// share a few sets of the cache.
+constexpr size_t kStackStride = kStackBytes + 9 * 64;
 constexpr unsigned long long kCanary = 0x5afe57ac5afe57acull;
 
 enum Condition : unsigned char { READY, AT_BARRIER, AT_COLLECTIVE, DONE };
@@ -56,12 +59,16 @@ struct Block {
   void** arguments = nullptr;
   unsigned long long switches = 0, collectives = 0, barriers = 0;
 };
-Block& block();
+extern Block* const the_block;
+inline Block& block() { return *the_block; }
 inline Thread& running() { return *static_cast<Thread*>(state.fiber); }
 unsigned long long next_random(Block& b);
 void run_block(Block& b);
-void leave();                 // from a fiber to the scheduler
-void make_ready(Block& b, int thread);
+void leave();                 // from a fiber to the next that is ready, or to the scheduler
+inline void make_ready(Block& b, int thread) {
+  b.threads[thread].condition = READY;
+  b.ready.push_back(thread);
+}
 void open_barrier(Block& b);  // everybody is there
 [[noreturn]] void fail_at(const std::string& message, Place at);
 

@@ -62,23 +62,33 @@ int barrier(int predicate, Vote vote, Place at) {
   return b.barrier_result;
 }
 
+// Apart from what is always run: its strings would cost every call their room on the stack.
+[[noreturn]] static __attribute__((noinline, cold)) void fail_meeting(const Meeting& m, Op op, Place at) {
+  fail_at("lanes of one mask meet at different warp functions: " + std::string(kOpNames[m.op]) + " " + text(m.place) + " and " + kOpNames[op], at);
+}
+[[noreturn]] static __attribute__((noinline, cold)) void fail_mask(const char* wrong, Op op, Place at) { fail_at(std::string(kOpNames[op]) + wrong, at); }
+
 static void check_mask(const Block& b, const Thread& t, unsigned mask, Op op, Place at) {
   int warp = t.linear / kWarp, lanes = b.n - warp * kWarp;
   unsigned exist = lanes >= kWarp ? ~0u : (1u << lanes) - 1;
-  std::string name = kOpNames[op];
-  if (!(mask >> (t.linear % kWarp) & 1)) fail_at(name + ": the calling lane is not in its own mask", at);
-  if (mask & ~exist) fail_at(name + ": the mask names lanes that do not exist in this block", at);
-  if (mask & b.warps[warp].exited) fail_at(name + ": the mask names lanes that have ended", at);
+  const char* wrong = nullptr;
+  if (mask & b.warps[warp].exited) wrong = ": the mask names lanes that have ended";
+  if (mask & ~exist) wrong = ": the mask names lanes that do not exist in this block";
+  if (!(mask >> (t.linear % kWarp) & 1)) wrong = ": the calling lane is not in its own mask";
+  if (wrong) fail_mask(wrong, op, at);
 }
 
-static Meeting& meeting_of(Warp& w, unsigned mask) {
-  for (Meeting& m : w.meetings)
-    if (m.mask == mask) return m;
+static __attribute__((noinline)) Meeting& new_meeting(Warp& w, unsigned mask) {
   w.meetings.reserve(64);  // lanes hold references while they wait
   if (w.meetings.size() == 64) fail_at("more than 64 different masks in one warp", running().place);
   w.meetings.emplace_back();
   w.meetings.back().mask = mask;
   return w.meetings.back();
+}
+static Meeting& meeting_of(Warp& w, unsigned mask) {
+  for (Meeting& m : w.meetings)
+    if (m.mask == mask) return m;
+  return new_meeting(w, mask);
 }
 
 const unsigned char (*collective(unsigned mask, Op op, const void* in, int size, Place at))[64] {
@@ -91,12 +101,12 @@ const unsigned char (*collective(unsigned mask, Op op, const void* in, int size,
   check_mask(b, t, mask, op, at);
   int warp = t.linear / kWarp, lane = t.linear % kWarp;
   Meeting& m = meeting_of(b.warps[warp], mask);
-  if (m.arrived && (m.op != op || m.place.line != at.line))
-    fail_at("lanes of one mask meet at different warp functions: " + std::string(kOpNames[m.op]) + " " + text(m.place) + " and " + kOpNames[op], at);
+  if (m.arrived && (m.op != op || m.place.line != at.line)) fail_meeting(m, op, at);
   m.op = op;
   m.place = at;
   unsigned generation = m.generation & 1;
-  if (size) memcpy(m.values[generation][lane], in, (size_t)size);
+  if (size == 4) memcpy(m.values[generation][lane], in, 4);  // most of them
+  else memcpy(m.values[generation][lane], in, (size_t)size);
   m.arrived |= 1u << lane;
   if (m.arrived != mask) {
     wait_as(AT_COLLECTIVE, at);

@@ -38,10 +38,7 @@ emu_switch:
 namespace emu {
 State state;
 
-Block& block() {
-  static Block* only = new Block;
-  return *only;
-}
+Block* const the_block = new Block;
 
 unsigned long long next_random(Block& b) {  // xorshift64
   b.random_state ^= b.random_state << 13;
@@ -50,18 +47,39 @@ unsigned long long next_random(Block& b) {  // xorshift64
   return b.random_state;
 }
 
+static unsigned long long& canary_of(Block& b, int thread) { return *(unsigned long long*)(b.stacks + kStackStride * thread); }
+
+// Takes the next thread that can run; -1 when nobody can.
+static int next_ready(Block& b) {
+  if (b.next == b.ready.size()) return -1;
+  if (b.order == 2) {  // the high half of a product instead of a slow remainder
+    size_t other = b.next + (size_t)((next_random(b) >> 32) * (b.ready.size() - b.next) >> 32);
+    std::swap(b.ready[b.next], b.ready[other]);
+  }
+  int i = b.ready[b.next++];
+  if (b.next > 4 * kMaxThreads) {
+    b.ready.erase(b.ready.begin(), b.ready.begin() + (long)b.next);
+    b.next = 0;
+  }
+  return i;
+}
+
 void leave() {
   Block& b = block();
+  Thread& t = running();
+  if (canary_of(b, t.linear) != kCanary && !b.failed) {
+    b.failed = true;
+    b.error = "a thread used more than 64 KiB of stack";
+  }
   b.switches++;
-  emu_switch(&running().stack_pointer, b.scheduler_sp);
+  int i = b.failed ? -1 : next_ready(b);
+  void* to = b.scheduler_sp;
+  if (i >= 0) {
+    state.fiber = &b.threads[i];
+    to = b.threads[i].stack_pointer;
+  }
+  emu_switch(&t.stack_pointer, to);
 }
-
-void make_ready(Block& b, int thread) {
-  b.threads[thread].condition = READY;
-  b.ready.push_back(thread);
-}
-
-static unsigned long long& canary_of(Block& b, int thread) { return *(unsigned long long*)(b.stacks + kStackBytes * thread); }
 
 static void end_thread() {
   Block& b = block();
@@ -82,7 +100,7 @@ static void first_function() {
 
 static void make_threads(Block& b) {
   if (!b.stacks)
-    b.stacks = (char*)mmap(nullptr, kStackBytes * kMaxThreads, PROT_READ | PROT_WRITE,
+    b.stacks = (char*)mmap(nullptr, kStackStride * kMaxThreads, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   for (int i = 0; i < b.n; i++) {
     Thread& t = b.threads[i];
@@ -95,7 +113,7 @@ static void make_threads(Block& b) {
     t.groups.clear();
     canary_of(b, i) = kCanary;
     // `ret` of the switch enters first_function with rsp = 8 mod 16, as after a call.
-    void** sp = (void**)(b.stacks + kStackBytes * (i + 1) - 64);
+    void** sp = (void**)(b.stacks + kStackStride * i + kStackBytes - 64);
     *--sp = nullptr;
     *--sp = (void*)first_function;
     for (int saved = 0; saved < 6; saved++) *--sp = nullptr;
@@ -148,24 +166,15 @@ void run_block(Block& b) {
   first_order(b);
   on_block_begin(b);
   while (b.alive && !b.failed) {  // after a failure the fibers are left where they stand
-    if (b.next == b.ready.size()) {
+    int i = next_ready(b);
+    if (i < 0) {
       nobody_is_ready(b);
       continue;
-    }
-    if (b.order == 2) std::swap(b.ready[b.next], b.ready[b.next + next_random(b) % (b.ready.size() - b.next)]);
-    int i = b.ready[b.next++];
-    if (b.next > 4 * kMaxThreads) {
-      b.ready.erase(b.ready.begin(), b.ready.begin() + (long)b.next);
-      b.next = 0;
     }
     state.fiber = &b.threads[i];
     b.switches++;
     emu_switch(&b.scheduler_sp, b.threads[i].stack_pointer);
     state.fiber = nullptr;
-    if (canary_of(b, i) != kCanary && !b.failed) {
-      b.failed = true;
-      b.error = "a thread used more than 64 KiB of stack";
-    }
   }
   on_block_end(b);
 }
