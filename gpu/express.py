@@ -1,8 +1,9 @@
 """The short way to the kernels, for the searches that a service does most.
 
-Where all rows are in lists, a search without a filter needs no decision that depends on its
-queries: how many lists and rows it looks at is worked out once for a state. The full way of
-``query.py`` costs some microseconds of Python, a good part of what the kernels take.
+Where all rows are in lists, a search needs no decision that depends on its queries: how many
+lists and rows it looks at is worked out once for a state, or for a state and a mask. So it is where
+a filter's few matches are compared, wherever they lie. The full way of ``query.py`` costs tens of
+microseconds of Python, a good part of what the kernels take.
 
 Invariant: the answer is that of the full way, or None; None whenever anything is unusual.
 """
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .arrays import F32
-from .backend import Depth
+from .arrays import F32, Bool
+from .backend import Depth, Filtered
 from .hits import SearchResult
-from .query import Approach, Query
+from .mask import Narrowed, PackedMask
+from .query import Approach
 
 if TYPE_CHECKING:
     from .state import IndexState
@@ -36,39 +38,61 @@ class Asked(NamedTuple):
 
 
 class _Route(NamedTuple):
+    """``filtered``: matches to be compared where that is cheaper than lists.
+
+    ``lists_only``: whether lists hold all rows.
+    """
+
     depth: Depth
     most_queries: int
+    filtered: Filtered | None
+    lists_only: bool
 
 
 class Express:
-    """What one state's searches look at, by what they ask for."""
+    """What one state's searches look at, by what they ask for.
+
+    Under a mask that is kept in a mask's own memory of the state.
+    """
 
     def __init__(self) -> None:
         self._routes: dict[Asked, _Route] = {}
 
-    def search(self, state: IndexState, queries: F32, asked: Asked) -> SearchResult | None:
+    def search(
+        self, state: IndexState, queries: F32, asked: Asked, mask: Bool | PackedMask | None
+    ) -> SearchResult | None:
         """Answer f32[q, d], or return None where the full way has to."""
-        route = self._routes.get(asked)
+        if mask is None:
+            routes, bits = self._routes, state.alive_bits
+        elif type(mask) is PackedMask and (kept := mask.known(state)) is not None:
+            routes, bits = kept.routes, kept.bits
+        else:
+            return None
+        route = routes.get(asked)
         trained = state.trained_part
         if route is None or trained is None or not _plain(queries, state.params.dim):
             return None
         if len(queries) > route.most_queries:
             return None
-        found = state.backend.search_lists(
-            trained.lists, state.rows, queries, route.depth, state.alive_bits
-        )
+        lists, rows, depth = trained.lists, state.rows, route.depth
+        if route.filtered is not None:
+            found = state.backend.search_matches(lists, rows, queries, depth, route.filtered)
+            if found is not None or not route.lists_only:
+                return found
+        found = state.backend.search_lists(lists, rows, queries, depth, bits)
         return found if found.full and not _undefined(found) else None
 
-    def learn(self, state: IndexState, asked: Asked, query: Query) -> None:
-        """Take this way for such searches from now on, if nothing but lists is to be looked at."""
-        if asked in self._routes or len(self._routes) >= MOST_KNOWN:
-            return
-        approach = Approach.of(state, query)
+    def learn(self, asked: Asked, approach: Approach, kept: Narrowed | None) -> None:
+        """Take this way for such searches from now on, if there is nothing else to look at."""
+        routes: dict[Asked, _Route] = self._routes if kept is None else kept.routes
         trained = approach.trained
-        if trained is None or len(approach.tail) or len(trained.aside):
+        if trained is None or asked in routes or len(routes) >= MOST_KNOWN:
             return
-        depth = Depth(asked.k, approach.nprobe, approach.rerank)
-        self._routes[asked] = _Route(depth, approach.most_queries(asked.k))
+        lists_only = len(approach.tail) == 0 and len(trained.aside) == 0
+        if lists_only or approach.filtered is not None:
+            depth = Depth(asked.k, approach.nprobe, approach.rerank)
+            most = approach.most_queries(asked.k)
+            routes[asked] = _Route(depth, most, approach.filtered, lists_only)
 
 
 def _plain(queries: F32, dim: int) -> bool:

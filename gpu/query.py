@@ -28,7 +28,10 @@ EXACT_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One search: vectors f32[q, d], and ``allowed`` = alive AND mask as a packed bitmap."""
+    """One search: vectors f32[q, d], and ``allowed`` = alive AND mask as a packed bitmap.
+
+    ``matches``: how many rows that allows, if it is known.
+    """
 
     vectors: F32
     k: int
@@ -38,6 +41,7 @@ class Query:
     rerank: int | None = None
     exact: bool = False
     recall_target: float | None = None
+    matches: int | None = None
 
     def part(self, which: slice) -> Query:
         """Return the same search for some of the vectors."""
@@ -53,11 +57,11 @@ class Query:
             raise BadInput("recall_target must be above 0 and at most 1")
 
 
-def search(state: IndexState, query: Query) -> SearchResult:
-    """Answer ``query`` from ``state``."""
+def search(state: IndexState, query: Query, plan: Approach | None = None) -> SearchResult:
+    """Answer ``query`` from ``state``; ``plan``: the approach, if it has been decided."""
     if len(query.vectors) == 0:
         return no_hits(0, query.k)
-    plan = Approach.of(state, query)
+    plan = plan or Approach.of(state, query)
     block = plan.most_queries(query.k)
     if len(query.vectors) <= block:
         return _with_undefined(state, query, plan.search(query))
@@ -170,7 +174,7 @@ def _matches(query: Query, start: int, stop: int) -> range | I64:
 
 
 def _count(query: Query, n_rows: int) -> int:
-    return count(query.allowed, n_rows)
+    return count(query.allowed, n_rows) if query.matches is None else query.matches
 
 
 def _without(allowed: U8, row_ids: I64) -> U8:

@@ -23,9 +23,9 @@ from .errors import BadInput
 from .express import Asked, Express
 from .hits import SearchResult
 from .iteration import iterate
-from .mask import PackedMask, packed
+from .mask import PackedMask, narrowed
 from .params import IndexParams
-from .query import Query, search
+from .query import Approach, Query, search
 from .rows import Rows
 from .snapshots import write_state
 from .trained import Trained
@@ -37,7 +37,7 @@ RETRAIN_GROWTH = 4
 REWRITE_ROWS, REWRITE_SHARE = 4096, 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True, eq=False)
 class IndexState:
     """Rows [0, n_rows) with their alive bitmap, and what is known to search them fast.
 
@@ -144,22 +144,24 @@ class IndexState:
         Raise BadInput for a wrong shape, a component that is not finite, or a number out of range.
         """
         asked = Asked(k, nprobe, rerank, recall_target)
-        usual = mask is None and not exact
-        if usual and (found := self._express.search(self, queries, asked)) is not None:
+        if not exact and (found := self._express.search(self, queries, asked, mask)) is not None:
             return found
+        kept = None if mask is None else narrowed(mask, self)
         query = Query(
             vectors=self._checked(queries),
             k=k,
-            allowed=self._allowed(mask),
-            masked=mask is not None,
+            allowed=self.alive_bits if kept is None else kept.bits,
+            masked=kept is not None,
+            matches=None if kept is None else kept.matches,
             nprobe=nprobe,
             rerank=rerank,
             exact=exact,
             recall_target=recall_target,
         )
-        if usual:
-            self._express.learn(self, asked, query)
-        return search(self, query)
+        approach = Approach.of(self, query)
+        if not exact:
+            self._express.learn(asked, approach, kept)
+        return search(self, query, approach)
 
     def iterate(
         self, query: F32, mask: Bool | PackedMask | None = None
@@ -170,7 +172,8 @@ class IndexState:
         in the last batches, after everything else, so that a cursor that reads to the end gets all.
         """
         checked = self._checked(np.asarray(query)[None])
-        return iterate(self, checked, self._allowed(mask))
+        allowed = self.alive_bits if mask is None else narrowed(mask, self).bits
+        return iterate(self, checked, allowed)
 
     def vectors(self, row_ids: I64) -> F32:
         """Return the stored vectors of ``row_ids`` i64[n], dead or alive, as f32[n, d]."""
@@ -184,12 +187,6 @@ class IndexState:
     def save(self, path: Path) -> None:
         """Write the state to one file: checksummed, fsynced, renamed into place."""
         write_state(self, path)
-
-    def _allowed(self, mask: Bool | PackedMask | None) -> U8:
-        if mask is None:
-            return self.alive_bits
-        bits = packed(mask, self.n_rows)
-        return bits & self.alive_bits[: len(bits)]
 
     def _checked(self, queries: F32) -> F32:
         array = np.ascontiguousarray(queries, dtype=np.float32)

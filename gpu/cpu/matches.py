@@ -1,14 +1,14 @@
 """Search among the few rows that a filter keeps: compare them, and score nothing.
 
-Which rows those are is read off the bitmap; which of them lie in a query's nearest lists is looked
-up in an array of every row's list. Rows in no list (the tail, rows set aside) always count.
+Which rows those are is read off the bitmap once, and ordered by list once, with the help of an
+array of every row's list. Rows in no list (the tail, rows set aside) always count.
 """
 
 from __future__ import annotations
 
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from llvmlite import ir
@@ -21,7 +21,7 @@ from gpu.matching import Way, cheapest
 
 from .coarse import choose_roughly
 from .jit import compiled, emitted
-from .layout import BLOCK, BLOCK_BYTES, DIM, IDS_AT, LENGTHS_AT, NLIST, RAW_BYTES
+from .layout import BLOCK, BLOCK_BYTES, DIM, IDS_AT, LENGTHS_AT, RAW_BYTES
 from .lists import BlockLists
 from .memory import Described
 from .place import place
@@ -32,7 +32,9 @@ from .threads import FEWEST_QUERIES, parts, run
 
 #: Queries of one call of a kernel.
 MOST_QUERIES = 1024
-NO_NUMBERS: I32 = np.empty(0, np.int32)
+#: Depths remembered for one filter's matches; services use a handful.
+MOST_WAYS = 64
+NO_STARTS: I32 = np.zeros(2, np.int32)
 
 
 @emitted
@@ -71,22 +73,58 @@ def write_list_numbers(lists: int, nlist: int, out: I32) -> None:
 
 
 @compiled
+def group_by_list(matches: I32, list_of: I32, starts: I32, out: I32) -> None:
+    """Write matches i32[m] ordered by list to ``out``, and where each list's begin.
+
+    ``starts`` i32[L + 2], zeros: rows in no list are [0, starts[1]), those of list l are
+    [starts[l + 1], starts[l + 2]).
+    """
+    for j in range(len(matches)):
+        row_id = matches[j]
+        starts[(list_of[row_id] if row_id < len(list_of) else -1) + 1] += 1
+    before = 0
+    for group in range(len(starts)):
+        size = starts[group]
+        starts[group] = before
+        before += size
+    # What follows moves each start to its end, which is the start of the next.
+    for j in range(len(matches)):
+        row_id = matches[j]
+        group = (list_of[row_id] if row_id < len(list_of) else -1) + 1
+        out[starts[group]] = row_id
+        starts[group] += 1
+    for group in range(len(starts) - 1, 0, -1):
+        starts[group] = starts[group - 1]
+    starts[0] = 0
+
+
+@compiled
+def _take(grouped: I32, first: int, last: int, names: I32, found: int) -> int:
+    """Copy grouped[first:last] behind the ``found`` names there are; return how many there are."""
+    for j in range(first, last):
+        names[found] = grouped[j]
+        found += 1
+    return found
+
+
+@compiled
 def nearest_matches(
     codec: int,
     rows: int,
     queries: F32,
-    matches: I32,
-    list_of: I32,
+    grouped: I32,
+    starts: I32,
     nprobe: int,
     ids: I64,
     distances: F32,
 ) -> bool:
-    """Write the k nearest i64[n, k], f32[n, k] of i32[m] rows that are in no list or a near one.
+    """Write the k nearest i64[n, k], f32[n, k] of the rows that are in no list or in a near one.
 
-    Queries f32[n, d] as they came. nprobe = 0: all rows. False: one is too far out for lists.
+    Queries f32[n, d] as they came; rows and starts as of ``group_by_list``. nprobe = 0, or too few
+    near rows: of all. False: a query is too far out for lists, or a distance is NaN.
     """
     n, k = ids.shape
-    nlist, dim = peek_i64(codec + 8 * NLIST), peek_i64(codec + 8 * DIM)
+    dim, n_rows = peek_i64(codec + 8 * DIM), len(grouped)
     placed, far = np.empty((n, dim), np.float32), np.empty(n, np.uint8)
     probes, constants = np.empty((n, nprobe), np.int32), np.empty((n, nprobe), np.float32)
     if nprobe:
@@ -95,20 +133,19 @@ def nearest_matches(
             return False
         at, at_constants = probes.ctypes.data, constants.ctypes.data
         choose_roughly(codec, placed.ctypes.data, n, nprobe, 0, at, at_constants)
-    values, names = np.empty(len(matches) + 16, np.float32), np.empty(len(matches) + 16, np.int32)
-    room, wanted = np.empty(room_for_query(queries.shape[1]), np.float32), np.zeros(nlist, np.uint8)
+    values, names = np.empty(n_rows + 16, np.float32), np.empty(n_rows + 16, np.int32)
+    room = np.empty(room_for_query(queries.shape[1]), np.float32)
+    told = True
     for i in range(n):
-        for t in range(nprobe):
-            wanted[probes[i, t]] = 1
         found = 0
-        for j in range(len(matches)):
-            row_id = matches[j]
-            number = list_of[row_id] if row_id < len(list_of) else np.int32(-1)
-            names[found] = row_id
-            found += 1 if number < 0 or wanted[number] else 0
-        for t in range(nprobe):
-            wanted[probes[i, t]] = 0
-        nearest_of(
+        if nprobe:
+            found = _take(grouped, 0, starts[1], names, found)
+            for t in range(nprobe):
+                group = probes[i, t] + 1
+                found = _take(grouped, starts[group], starts[group + 1], names, found)
+        if found < min(k, n_rows):
+            found = _take(grouped, 0, n_rows, names, 0)
+        told &= nearest_of(
             rows,
             queries[i].ctypes.data,
             room.ctypes.data,
@@ -120,7 +157,7 @@ def nearest_matches(
             distances[i].ctypes.data,
         )
     hold(placed, far, probes, constants, values, names, room)
-    return True
+    return told
 
 
 def matches_of(allowed: U8, n_rows: int, n_matches: int) -> I32:
@@ -154,66 +191,115 @@ class ListNumbers:
         return numbers
 
 
+class _Matches:
+    """Of one filter's matches in one version of lists: how to search among them, and their order.
+
+    Everything is worked out when it is first asked for, and kept.
+    """
+
+    def __init__(self, lists: BlockLists, filtered: Filtered) -> None:
+        self._lists, self._n_rows = ref(lists), filtered.n_rows
+        self._ways: dict[Depth, Way] = {}
+        self._rows: I32 | None = None
+        self._grouped: tuple[I32, I32] | None = None
+
+    def are_of(self, lists: BlockLists, filtered: Filtered) -> bool:
+        """Whether they belong to these lists and this many rows."""
+        return self._lists() is lists and self._n_rows == filtered.n_rows
+
+    def way(self, lists: BlockLists, raw: Described, depth: Depth, filtered: Filtered) -> Way:
+        """Return how a search of this depth goes about it."""
+        known = self._ways.get(depth)
+        if known is None:
+            probed = min(1.0, depth.nprobe / lists.codec.nlist)
+            row_bytes = int(raw.values[RAW_BYTES])
+            code_bytes = int(lists.prepared.values[BLOCK_BYTES]) // BLOCK
+            rows, many = filtered.live_rows, filtered.matches
+            known = cheapest(many, rows, probed, row_bytes, code_bytes, depth.rerank)
+            if len(self._ways) < MOST_WAYS:
+                self._ways[depth] = known
+        return known
+
+    def rows(self, filtered: Filtered) -> I32:
+        """Return all matches, i32[m]."""
+        if self._rows is None:
+            self._rows = matches_of(filtered.allowed, filtered.n_rows, filtered.matches)
+        return self._rows
+
+    def grouped(
+        self, lists: BlockLists, filtered: Filtered, numbers: ListNumbers
+    ) -> tuple[I32, I32]:
+        """Return the matches ordered by list, i32[m], and where each list's begin, i32[L + 2]."""
+        if self._grouped is None:
+            rows = self.rows(filtered)
+            starts, out = np.zeros(lists.codec.nlist + 2, np.int32), np.empty_like(rows)
+            group_by_list(rows, numbers.of(lists, filtered.n_rows), starts, out)
+            self._grouped, self._rows = (out, starts), out
+        return self._grouped
+
+
 class MatchSearch:
-    """Searches among a filter's matches; remembers which list each row is in."""
+    """Searches among a filter's matches.
+
+    Remembers which list each row is in, and of each bitmap what ``_Matches`` does: a filter that
+    is asked for again and again costs a search no more than its comparisons. That goes with the
+    bitmap, which the mask keeps (gpu/mask.py).
+    """
 
     def __init__(self, threads: int) -> None:
         self._threads, self._numbers = threads, ListNumbers()
+        self._known: dict[int, tuple[ref[U8], _Matches]] = {}
 
     def search(
         self, lists: BlockLists, raw: Described, queries: F32, depth: Depth, filtered: Filtered
     ) -> SearchResult | None:
         """See ``Backend.search_matches``; queries f32[q, d] as kernels read them."""
-        nlist = lists.codec.nlist
-        nprobe = min(depth.nprobe, nlist)
-        way = cheapest(
-            filtered.matches,
-            filtered.live_rows,
-            nprobe / nlist,
-            int(raw.values[RAW_BYTES]),
-            int(lists.prepared.values[BLOCK_BYTES]) // BLOCK,
-            depth.rerank,
-        )
+        matches = self._of(lists, filtered)
+        way = matches.way(lists, raw, depth, filtered)
         if way is Way.LISTS:
             return None
-        matches = matches_of(filtered.allowed, filtered.n_rows, filtered.matches)
-        near, list_of = 0, NO_NUMBERS
-        if way is Way.NEAR_MATCHES:
-            near, list_of = nprobe, self._numbers.of(lists, filtered.n_rows)
         places = lists.prepared.at, raw.at
-        found = self._compare(places, queries, depth.k, matches, list_of, near)
-        if found is not None and near and not found.full:
-            open_ = np.flatnonzero(found.ids[:, -1] < 0)
-            rest = self._compare(places, queries[open_], depth.k, matches, NO_NUMBERS, 0)
-            if rest is not None:
-                found.ids[open_], found.distances[open_] = rest.ids, rest.distances
-        # NaN: a query or a row without a direction; the full way knows what becomes of them.
-        return None if found is None or np.isnan(found.distances).any() else found
+        if way is Way.ALL_MATCHES:
+            return self._compare(places, queries, depth.k, (matches.rows(filtered), NO_STARTS), 0)
+        nprobe = min(depth.nprobe, lists.codec.nlist)
+        grouped = matches.grouped(lists, filtered, self._numbers)
+        return self._compare(places, queries, depth.k, grouped, nprobe)
+
+    def _of(self, lists: BlockLists, filtered: Filtered) -> _Matches:
+        """Return what is known of the bitmap, which is not copied: it is known by its address."""
+        bits = filtered.allowed
+        known = self._known.get(id(bits))
+        if known is not None and known[0]() is bits and known[1].are_of(lists, filtered):
+            return known[1]
+        made, number = _Matches(lists, filtered), id(bits)
+
+        def forget(dead: ref[U8]) -> None:
+            now = self._known.get(number)
+            if now is not None and now[0] is dead:
+                self._known.pop(number, None)
+
+        self._known[number] = ref(bits, forget), made
+        return made
 
     def _compare(
         self,
         places: tuple[int, int],
         queries: F32,
         k: int,
-        matches: I32,
-        list_of: I32,
+        grouped: tuple[I32, I32],
         nprobe: int,
     ) -> SearchResult | None:
-        """Return the nearest of the matches; None where a query is too far out for lists."""
-        n, (codec_at, raw_at) = len(queries), places
+        """Return the nearest of the matches; None where the full way has to look."""
+        n = len(queries)
         ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
         if n < 2 * FEWEST_QUERIES:
-            near = nearest_matches(
-                codec_at, raw_at, queries, matches, list_of, nprobe, ids, distances
-            )
-            return SearchResult(ids, distances) if near else None
+            told = nearest_matches(*places, queries, *grouped, nprobe, ids, distances)
+            return SearchResult(ids, distances) if told else None
         answered: list[bool] = []
 
         def work(part: slice) -> None:
             out = ids[part], distances[part]
-            answered.append(
-                nearest_matches(codec_at, raw_at, queries[part], matches, list_of, nprobe, *out)
-            )
+            answered.append(nearest_matches(*places, queries[part], *grouped, nprobe, *out))
 
         run(work, parts(n, MOST_QUERIES, self._threads), self._threads)
         return SearchResult(ids, distances) if all(answered) else None

@@ -266,8 +266,10 @@ def _rank(rows: int, room: int, values: int, ids: int, n: int) -> bool:
 @compiled
 def nearest_of(
     rows: int, query: int, room: int, values: int, ids: int, n: int, k: int, out: int, far: int
-) -> None:
+) -> bool:
     """Write ids i64[k] and distances f32[k] of the nearest of n candidates; -1, +inf for none.
+
+    False: a distance is NaN, and the order is not to be trusted.
 
     ``values`` and ``ids`` are buffers with room for 16 more; their content is used up. ``room``
     has ``room_for_query`` places.
@@ -276,10 +278,13 @@ def nearest_of(
     query_square = square_of(query, peek_i64(rows + 8 * RAW_DIM))
     if _rank(rows, room, values, ids, n):
         n, _ = shrink(values, ids, n, k + (k >> 3) + 4, 0)
+    told = True
     for i in range(n):
-        row_id = peek_i32(ids + 4 * i)
-        poke_f32(values + 4 * i, distance(rows, row_id, room, query_square))
+        value = distance(rows, peek_i32(ids + 4 * i), room, query_square)
+        told &= not np.isnan(value)
+        poke_f32(values + 4 * i, value)
     sort(values, ids, n)
     for i in range(k):
         poke_i64(out + 8 * i, peek_i32(ids + 4 * i) if i < n else -1)
         poke_f32(far + 4 * i, peek_f32(values + 4 * i) if i < n else np.float32(np.inf))
+    return told

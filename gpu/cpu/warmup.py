@@ -13,7 +13,7 @@ from gpu.rows import Rows
 from gpu.smallest import DIM, LISTS, ROWS, smallest_codec, smallest_contents
 
 from .lists import BlockLists
-from .matches import ListNumbers
+from .matches import ListNumbers, group_by_list
 
 
 @cache
@@ -35,4 +35,5 @@ def run_kernels() -> None:
     filtered = Filtered(allowed, ROWS, ROWS, ROWS)
     backend.search_matches(lists, rows, queries, Depth(2, 1, 4), filtered)
     assert isinstance(lists, BlockLists)
-    ListNumbers().of(lists, ROWS)
+    matches, starts = np.arange(ROWS, dtype=np.int32), np.zeros(LISTS + 2, np.int32)
+    group_by_list(matches, ListNumbers().of(lists, ROWS), starts, np.empty_like(matches))

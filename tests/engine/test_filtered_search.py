@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from gpu import Backend, BadInput, Index, IndexParams, Metric, PackedMask, measure_recall
 from gpu.arrays import F32
 from gpu.bitmap import pack
-from gpu.cpu.matches import matches_of
+from gpu.cpu.matches import group_by_list, matches_of
+from gpu.cpu_backend import CpuBackend
 from gpu.matching import CHEAP_BYTES, Way, cheapest
 from tests.brute_force import assert_same_hits, nearest
 
@@ -106,6 +108,77 @@ def test_a_packed_mask_is_the_mask(filled: Index) -> None:
         packed = state.search(queries, 10, mask=PackedMask.of(mask))
         np.testing.assert_array_equal(packed.ids, plain.ids)
         np.testing.assert_array_equal(packed.distances, plain.distances)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.03, 0.5])
+@pytest.mark.parametrize("k", [3, 200])
+def test_a_mask_asked_again_gives_the_same_answer_by_its_short_way(
+    filled: Index, way: Way, share: float, k: int
+) -> None:
+    state, queries = filled.state, clustered(7, 9)
+    flags = np.random.default_rng(k).random(N_ROWS) < share
+    mask = PackedMask.of(flags)
+    first = state.search(queries, k, mask=mask, nprobe=3, rerank=40)
+    kept = mask.known(state)
+    assert kept is not None
+    assert kept.matches == np.count_nonzero(flags & state.alive())
+    again = [state.search(queries, k, mask=mask, nprobe=3, rerank=40)]
+    again += [state.search(queries, k, mask=flags, nprobe=3, rerank=40)]
+    one_by_one = [state.search(query[None], k, mask=mask, nprobe=3, rerank=40) for query in queries]
+    for other in again:
+        np.testing.assert_array_equal(other.ids, first.ids)
+        np.testing.assert_array_equal(other.distances, first.distances)
+    counts = [int((hits.ids >= 0).sum()) for hits in one_by_one]
+    assert counts == [min(k, kept.matches)] * len(queries)
+
+
+def test_a_mask_serves_each_state_that_it_is_used_with(
+    make_trained: MakeTrained, backend: Backend, way: Way
+) -> None:
+    rows, queries = clustered(8, 2500), clustered(9, 5)
+    params = IndexParams(dim=DIM, metric="l2", nlist=LISTS, m=6)
+    index = make_trained(params, rows[:2000], backend)
+    index.add(rows[2000:])
+    states = [index.publish()]
+    flags = np.random.default_rng(1).random(len(rows)) < 0.1
+    index.kill(np.flatnonzero(flags)[::2])
+    states.append(index.publish())
+    index.encode_pending(500)
+    states.append(index.publish())
+    mask = PackedMask.of(flags)
+    for state in [*states, *states, states[2], states[2]]:
+        hits = state.search(queries, 8, mask=mask, nprobe=LISTS, rerank=len(rows))
+        expected = nearest("l2", queries, rows, flags & state.alive(), 8)
+        assert_same_hits((hits.ids, hits.distances), expected)
+
+
+def test_what_is_known_of_a_mask_goes_with_it(text_index: Index) -> None:
+    backend = text_index.state.backend
+    if not isinstance(backend, CpuBackend):
+        pytest.skip("other backends remember nothing of masks")
+    known = backend._matches._known
+    before, query = len(known), np.ones((1, text_index.state.params.dim), np.float32)
+    masks = [PackedMask.of(np.arange(text_index.state.n_rows) % 50 == i) for i in range(3)]
+    for mask in masks:
+        text_index.state.search(query, 10, mask=mask)
+    assert len(known) == before + 3
+    del mask, masks
+    gc.collect()
+    assert len(known) == before
+
+
+@given(st.lists(st.integers(-1, 6), max_size=60), st.integers(0, 60), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_matches_are_ordered_by_list(lists: list[int], later: int, seed: int) -> None:
+    list_of, n_rows = np.array(lists, np.int32), len(lists) + later
+    matches = np.flatnonzero(np.random.default_rng(seed).random(n_rows) < 0.4).astype(np.int32)
+    starts, grouped = np.zeros(7 + 2, np.int32), np.empty_like(matches)
+    group_by_list(matches, list_of, starts, grouped)
+    everywhere = np.append(list_of, np.full(later, -1, np.int32))
+    assert (starts[0], starts[-1]) == (0, len(matches))
+    for number in range(-1, 7):
+        expected = matches[everywhere[matches] == number]
+        np.testing.assert_array_equal(grouped[starts[number + 1] : starts[number + 2]], expected)
 
 
 def test_a_mask_of_another_number_of_rows_is_refused(filled: Index) -> None:
