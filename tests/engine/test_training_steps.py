@@ -26,11 +26,13 @@ def test_a_step_of_kmeans_gives_nearest_lists_and_their_sums(
     found, expected = backend.cluster_step(points, centroids), NUMPY.nearest(points, centroids)
     np.testing.assert_array_equal(found.list_ids, expected[0])
     np.testing.assert_allclose(found.halves, expected[1], rtol=1e-4, atol=1e-5 * dim)
-    assert (found.list_ids.dtype, found.halves.dtype) == (np.int32, np.float32)
+    assert found.list_ids.dtype == np.int32
+    assert found.halves.dtype == np.float32
     members = found.list_ids == np.arange(n_lists)[:, None]
     np.testing.assert_array_equal(found.counts, members.sum(axis=1))
     np.testing.assert_allclose(found.sums, members @ points.astype(np.float64), atol=1e-4)
-    assert (found.sums.dtype, found.counts.dtype) == (np.float64, np.int64)
+    assert found.sums.dtype == np.float64
+    assert found.counts.dtype == np.int64
 
 
 def test_equally_near_lists_go_to_the_smaller_number(backend: Backend) -> None:
@@ -56,7 +58,8 @@ def test_a_step_of_codebooks_gives_the_sums_of_the_pieces(
     pieces = residuals.reshape(n, m, width).transpose(1, 0, 2).astype(np.float64)
     np.testing.assert_array_equal(found.counts, members.sum(axis=2))
     np.testing.assert_allclose(found.sums, members @ pieces, atol=1e-4)
-    assert (found.sums.dtype, found.counts.dtype) == (np.float64, np.int64)
+    assert found.sums.dtype == np.float64
+    assert found.counts.dtype == np.int64
 
 
 def test_steps_of_the_same_points_are_the_same(backend: Backend) -> None:
