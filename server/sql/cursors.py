@@ -7,8 +7,7 @@ is the same answer, and a cursor holds no rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .answers import Column, Rows
@@ -55,8 +54,12 @@ class Cursor:
             return []
         if self._rows is None:
             self._rows = self.begin()
-        with self._failing():
+        try:
             rows = await self._rows.fetch(limit)
+        except Exception:
+            # As in Postgres, an error ends the cursor: nobody knows where it stands.
+            self._failed = True
+            raise
         self._position += len(rows)
         if rows:
             self._current = rows[-1]
@@ -127,15 +130,6 @@ class Cursor:
     def _check_usable(self) -> None:
         if self._failed:
             raise SqlError("55000", f'portal "{self.name}" cannot be run')
-
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        """Let an error end the cursor, as Postgres does: nobody knows where it stands."""
-        try:
-            yield
-        except Exception:
-            self._failed = True
-            raise
 
     def _check_scroll(self) -> None:
         if self.scroll is False:

@@ -31,6 +31,11 @@ _LINE_COMMENT = re.compile(r"--[^\n\r]*+")
 _COMMENT_MARK = re.compile(r"/\*|\*/")
 _WORD_BEFORE = re.compile(r"(\w+)\s*\Z")
 _CONTINUED = re.compile(r"[ \t\f\v]*[\n\r]\s*'")
+#: What stands before and behind a literal that ``find`` may look for: no quoted names, comments,
+#: dollars or backslashes; behind it short literals, of which none goes on with it.
+_PLAIN = re.compile(r"[^\"'$/\\-]*+")
+_PLAIN_BEHIND = re.compile(r"(?!\s*')(?:[^\"'$/\\-]|'[^'\\]{0,46}')*+")
+_MOST_PLAIN = 1_000
 _LIFTED_BY_HAND = re.compile(r"\$7\d{4}")
 
 
@@ -60,6 +65,8 @@ def split(text: str) -> list[str]:
 
 def _says_something(text: str) -> bool:
     """Whether there is anything but space and comments."""
+    if text[:1].isalpha():
+        return True
     at = 0
     while True:
         at = len(text) - len(text[at:].lstrip())
@@ -100,7 +107,11 @@ class Lifted:
 
 def lift(text: str) -> Lifted:
     """Take the long string literals out of a statement."""
-    if len(text) <= _LONG or "'" not in text or _LIFTED_BY_HAND.search(text):
+    if len(text) <= _LONG or "'" not in text:
+        return Lifted(text)
+    if (plain := _lift_one(text)) is not None:
+        return plain
+    if _LIFTED_BY_HAND.search(text):
         return Lifted(text)
     kept: list[str] = []
     values: list[str] = []
@@ -120,6 +131,26 @@ def lift(text: str) -> Lifted:
             start = position
     kept.append(text[start:])
     return Lifted("".join(kept), tuple(values), tuple(cuts)) if values else Lifted(text)
+
+
+def _lift_one(text: str) -> Lifted | None:
+    """Do as ``lift`` where one long literal stands in a short statement; None for anything else.
+
+    That is what a query vector is in a statement: its characters are looked at by ``find`` only.
+    """
+    start = text.find("'")
+    end = text.find("'", start + 1) + 1
+    before, after = text[:start], text[end:]
+    if end - start <= _LONG or len(before) + len(after) > _MOST_PLAIN:
+        return None
+    if not (_PLAIN.fullmatch(before) and _PLAIN_BEHIND.fullmatch(after)):
+        return None
+    word = _WORD_BEFORE.search(before, max(0, start - 70))
+    if word is not None and word[1].lower() not in KEYWORDS:
+        return None
+    name = f"${FIRST_LIFTED}"
+    cut = (start + len(name), end - start - len(name))
+    return Lifted(before + name + after, (text[start + 1 : end - 1],), (cut,))
 
 
 def _is_plain(text: str, literal: re.Match[str]) -> bool:

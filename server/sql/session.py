@@ -7,8 +7,7 @@ the searchers' threads when their rows are asked for. Waiting for an LSN holds n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
@@ -132,10 +131,12 @@ class Session:
 
     async def prepare(self, text: str, oids: Sequence[int]) -> Prepared:
         """Check one statement."""
-        with self._failures(Lifted(text)):
+        lifted = Lifted(text)
+        try:
             lifted = lift(text)
-        with self._failures(lifted):
             return self._prepare(text, lifted, oids)
+        except Exception as error:
+            raise self._failure(error, lifted) from error
 
     def _prepare(self, text: str, lifted: Lifted, oids: Sequence[int]) -> Prepared:
         if self.status == "E":
@@ -159,20 +160,18 @@ class Session:
         understood, lifted = _plan(prepared)
         if not isinstance(understood.statement, _ENDS_BLOCKS):
             self._transactions.check_not_failed()
-        with self._failures(lifted):
-            return await self._run(understood, lifted, prepared, parameters)
-
-    @contextmanager
-    def _failures(self, text: Lifted) -> Iterator[None]:
-        """Fail the open block with whatever goes wrong inside, and raise it as SqlError."""
         try:
-            yield
+            return await self._run(understood, lifted, prepared, parameters)
         except asyncio.CancelledError:
             self._transactions.fail()
             raise
         except Exception as error:
-            self._transactions.fail()
-            raise as_sql_error(error, text) from error
+            raise self._failure(error, lifted) from error
+
+    def _failure(self, error: Exception, text: Lifted) -> SqlError:
+        """Fail the open block with what went wrong; return it as SqlError."""
+        self._transactions.fail()
+        return as_sql_error(error, text)
 
     async def _run(
         self,
@@ -472,8 +471,14 @@ class _Guarded:
 
     async def fetch(self, limit: int) -> list[Row]:
         """Return the next rows."""
-        with self._session._failures(self._text):
-            return await self._session.within_time(self._rows.fetch(limit))
+        session = self._session
+        try:
+            return await session.within_time(self._rows.fetch(limit))
+        except asyncio.CancelledError:
+            session._transactions.fail()
+            raise
+        except Exception as error:
+            raise session._failure(error, self._text) from error
 
 
 def _plan(prepared: Prepared) -> tuple[Understood, Lifted]:

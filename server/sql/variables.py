@@ -93,12 +93,14 @@ class Variables:
         name = (asked or {}).get("application_name", "")
         self._defaults = {**_DEFAULTS, "application_name": name}
         self._changed: dict[str, str] = {}
+        #: What clients are told, asked for after each statement; None after a change.
+        self._reported: dict[str, str] | None = None
 
     @property
     def statement_timeout_s(self) -> float | None:
         """Seconds that a statement may take; None for no end."""
-        text = self._changed.get("statement_timeout", "0")
-        return _duration_ms("statement_timeout", text) / 1000 or None
+        text = self._changed.get("statement_timeout")
+        return None if text is None else _duration_ms("statement_timeout", text) / 1000 or None
 
     def saved(self) -> dict[str, str]:
         """Return what ``restore`` goes back to."""
@@ -106,11 +108,12 @@ class Variables:
 
     def restore(self, saved: dict[str, str]) -> None:
         """Take back what was set since."""
-        self._changed = dict(saved)
+        self._changed, self._reported = dict(saved), None
 
     def put_back(self, values: Mapping[str, str | None]) -> None:
         """Give variables the values that ``changed`` told; None: unchanged from the default."""
         for name, value in values.items():
+            self._reported = None
             if value is None:
                 self._changed.pop(name, None)
             else:
@@ -134,8 +137,12 @@ class Variables:
 
     def reported(self) -> dict[str, str]:
         """Return what clients are told of, by the names that Postgres tells them."""
-        changed, defaults = self._changed, self._defaults
-        return {SHOWN.get(name, name): changed.get(name, defaults[name]) for name in _REPORTED}
+        if self._reported is None:
+            changed, defaults = self._changed, self._defaults
+            self._reported = {
+                SHOWN.get(name, name): changed.get(name, defaults[name]) for name in _REPORTED
+            }
+        return self._reported
 
     def set(self, name: str, value: str | None) -> str | None:
         """Set a variable, None for its default; return a notice if it was not taken as it is."""
@@ -144,6 +151,7 @@ class Variables:
             raise SqlError("55P02", f'parameter "{name}" cannot be changed')
         if name not in _DEFAULTS and "." not in name:
             raise _unknown(name)
+        self._reported = None
         if value is None:
             self._changed.pop(name, None)
             return None
@@ -155,6 +163,7 @@ class Variables:
     def reset(self) -> None:
         """Set every variable to its default."""
         self._changed.clear()
+        self._reported = None
 
 
 def _unknown(name: str) -> SqlError:

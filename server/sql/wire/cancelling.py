@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from server.sql.errors import SqlError
 
@@ -66,18 +66,21 @@ class CancelKeys:
 
 
 class Interrupts:
-    """Ends what its connection's task runs, by cancelling the task and saying why."""
+    """Ends what its connection's task runs, by cancelling the task and saying why.
+
+    ``with interrupts:`` lets what runs inside be interrupted, and raises the reason in place of
+    CancelledError. One timer watches over all statements of a connection: most end long before
+    their limit, so it is set anew only when it goes off too early.
+    """
 
     def __init__(self, timeout_s: float) -> None:
         """``timeout_s`` 0: statements have no time limit."""
         self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = None
         self._reason: SqlError | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether a statement runs."""
-        return self._task is not None
+        self._deadline_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def reason(self) -> SqlError | None:
@@ -90,29 +93,42 @@ class Interrupts:
             self._reason = reason
             self._task.cancel()
 
-    @contextmanager
-    def statement(self) -> Iterator[None]:
-        """Let what runs inside be interrupted; raise the reason in place of CancelledError."""
-        task = asyncio.current_task()
+    def close(self) -> None:
+        """Stop watching: the connection has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def __enter__(self) -> None:
+        """Begin a statement of the task that runs."""
+        task = asyncio.current_task(self._loop)
         assert task is not None, "statements run in tasks"
         self._task, self._reason = task, None
-        timer = self._timer()
-        try:
-            yield
-        except asyncio.CancelledError as error:
-            reason = self.reason
-            if reason is None:  # it is the task that ends, not the statement
-                raise
-            raise reason from error
-        finally:
-            self._task = None
-            if timer is not None:
-                timer.cancel()
-            if self.reason is not None:
-                task.uncancel()
+        if self._timeout_s:
+            self._deadline_s = self._loop.time() + self._timeout_s
+            if self._timer is None:
+                self._timer = self._loop.call_later(self._timeout_s, self._watch)
 
-    def _timer(self) -> asyncio.TimerHandle | None:
-        if not self._timeout_s:
-            return None
-        loop = asyncio.get_running_loop()
-        return loop.call_later(self._timeout_s, self.interrupt, timed_out(self._timeout_s))
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it; raise the reason if it was interrupted."""
+        task, self._task = self._task, None
+        if self._reason is None:
+            return  # if it was cancelled, it is the task that ends, not the statement
+        assert task is not None
+        task.uncancel()
+        if kind is asyncio.CancelledError:
+            raise self._reason from error
+
+    def _watch(self) -> None:
+        self._timer = None
+        left_s = self._deadline_s - self._loop.time()
+        if self._task is None:
+            return
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._watch)
+        else:
+            self.interrupt(timed_out(self._timeout_s))

@@ -367,3 +367,4 @@ class Connection(asyncio.Protocol):
                 session.close()
         finally:
             keys.revoke(process_id)
+            self._interrupts.close()

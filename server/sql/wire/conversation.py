@@ -12,9 +12,9 @@ Source: Postgres documentation, "Message Flow". Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from time import perf_counter
+from types import TracebackType
 from typing import Protocol
 
 import structlog
@@ -64,7 +64,8 @@ class Conversation:
         figures: Figures,
     ) -> None:
         self._session, self._stream, self._interrupts = session, stream, interrupts
-        self._limits, self._figures = limits, figures
+        self._limits = limits
+        self._counted = _Counted(interrupts, figures)
         self._held = Holdings(2 * limits.max_message_bytes)
         session.named = Named(self._held)
         self._told = session.reported
@@ -137,7 +138,7 @@ class Conversation:
     def _ready(self) -> None:
         """Say that the next request may come, and before that which settings have changed."""
         reported = self._session.reported
-        if reported != self._told:
+        if reported is not self._told:
             for name, value in reported.items():
                 if value != self._told.get(name):
                     self._stream.write(messages.parameter_status(name, value))
@@ -160,6 +161,9 @@ class Conversation:
         parts = self._session.statements(text)
         if not parts:
             self._stream.write(messages.EMPTY_QUERY)
+        if len(parts) == 1 and len(parts[0]) == len(text):
+            await self._run_simple(text)
+            return
         end = 0
         for part in parts:
             start = max(text.find(part, end), end)
@@ -174,7 +178,7 @@ class Conversation:
                 raise
 
     async def _run_simple(self, text: str) -> None:
-        with self._statement():
+        with self._counted:
             prepared = await self._session.prepare(text, ())
             if prepared.parameter_oids:
                 raise SqlError("42P02", "there is no parameter $1")
@@ -191,7 +195,7 @@ class Conversation:
         request = requests.parse(body)
         if not request.name:
             self._held.close_statement("")
-        with self._interrupts.statement():
+        with self._interrupts:
             prepared = await self._prepared(request)
         self._held.add_statement(request.name, Statement(prepared, len(body)))
         self._stream.write(messages.PARSE_COMPLETE)
@@ -245,7 +249,7 @@ class Conversation:
         if prepared is None:
             self._stream.write(messages.EMPTY_QUERY)
             return
-        with self._statement():
+        with self._counted:
             if portal.answer is None:
                 portal.answer = await self._session.run(prepared, portal.parameters)
             else:
@@ -306,24 +310,41 @@ class Conversation:
                 await asyncio.sleep(0)
         return sent
 
-    @contextmanager
-    def _statement(self) -> Iterator[None]:
-        """Let what runs inside be interrupted, and count it."""
-        started_s, outcome = perf_counter(), "ok"
+
+class _Counted:
+    """Lets what runs inside be interrupted, and counts it; one for all statements of a talk."""
+
+    __slots__ = ("_figures", "_interrupts", "_started_s")
+
+    def __init__(self, interrupts: Interrupts, figures: Figures) -> None:
+        self._interrupts, self._figures, self._started_s = interrupts, figures, 0.0
+
+    def __enter__(self) -> None:
+        self._started_s = perf_counter()
+        self._interrupts.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         try:
-            with self._interrupts.statement():
-                yield
-        except SqlError as error:
-            outcome = error.sqlstate
-            raise
-        except ConnectionLost:
-            outcome = "lost"
-            raise
-        except Exception:
-            outcome = INTERNAL
+            self._interrupts.__exit__(kind, error, traceback)
+        except SqlError as reason:
+            error = reason
             raise
         finally:
-            self._figures.ran(outcome, perf_counter() - started_s)
+            self._figures.ran(_outcome(error), perf_counter() - self._started_s)
+
+
+def _outcome(error: BaseException | None) -> str:
+    """Return what a statement that ended with ``error`` is counted as."""
+    if error is None:
+        return "ok"
+    if isinstance(error, SqlError):
+        return error.sqlstate
+    return "lost" if isinstance(error, ConnectionLost) else INTERNAL
 
 
 def _internal(error: Exception) -> SqlError:

@@ -11,9 +11,10 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
-from server.sql.answers import Answer, Prepared
+from server.sql.answers import Answer, Column, Prepared
 from server.sql.errors import SqlError
 
 from . import messages
@@ -21,6 +22,8 @@ from .encoding import Writer, writers_of
 
 #: Named statements, and portals, that one connection may hold.
 _MOST = 5_000
+#: Different lists of columns whose messages are kept; a few hundred bytes each.
+_MOST_SHAPES = 1_024
 
 
 @dataclass(slots=True)
@@ -29,7 +32,6 @@ class Statement:
 
     prepared: Prepared | None
     size: int
-    _shapes: dict[tuple[int, ...], tuple[bytes, tuple[Writer, ...]]] = field(default_factory=dict)
 
     def description(self, formats: tuple[int, ...]) -> bytes:
         """Return RowDescription, or NoData; ``formats``: one for each column."""
@@ -45,17 +47,18 @@ class Statement:
         return len(self.prepared.columns or ()) if self.prepared else 0
 
     def _shape(self, formats: tuple[int, ...]) -> tuple[bytes, tuple[Writer, ...]]:
-        """Return what is the same each time it runs; made once for each choice of formats."""
-        found = self._shapes.get(formats)
-        if found is None:
-            columns = self.prepared.columns if self.prepared else None
-            found = messages.NO_DATA, ()
-            if columns is not None:
-                writers = writers_of(columns, formats)
-                found = messages.row_description(columns, formats), writers
-            if len(self._shapes) < 2:  # all text and all binary: clients use these two
-                self._shapes[formats] = found
-        return found
+        """Return what is the same each time it runs."""
+        columns = self.prepared.columns if self.prepared else None
+        return (messages.NO_DATA, ()) if columns is None else _shape_of(columns, formats)
+
+
+@lru_cache(_MOST_SHAPES)
+def _shape_of(
+    columns: tuple[Column, ...], formats: tuple[int, ...]
+) -> tuple[bytes, tuple[Writer, ...]]:
+    """Return RowDescription and the writers of columns; clients use few different ones."""
+    writers = writers_of(columns, formats)
+    return messages.row_description(columns, formats), writers
 
 
 @dataclass(slots=True)

@@ -120,6 +120,8 @@ def write_text(value: str) -> bytes:
 def write_float8(value: float) -> bytes:
     """Write the shortest number that reads back as ``value``; an exponent from 1e+15 on."""
     digits = repr(float(value))
+    if "e" not in digits and -1e15 < value < 1e15:  # written alike; NaN is not between
+        return (digits[:-2] if digits.endswith(".0") else digits).encode()
     if digits.endswith(".0"):
         digits = digits[:-2]
     if (len(digits) > 15 and "e" not in digits) or not digits[-1].isdigit():
