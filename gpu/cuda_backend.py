@@ -16,10 +16,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from .arrays import F32, I32, I64, U8, AnyArray
-from .backend import Backend, Depth, Lists
+from .arrays import F32, F64, I32, I64, U8, AnyArray
+from .backend import Backend, ClusterStep, CodewordStep, Depth, Lists
 from .codec import Codec
 from .cuda.bitmaps import DeviceBitmaps
+from .cuda.coding import code_block
 from .cuda.device import Device
 from .cuda.exacting import distances_block, exact_block
 from .cuda.lists import DeviceLists, Ground
@@ -28,11 +29,19 @@ from .cuda.options import RawLocation
 from .cuda.prepared import PreparedCodecs
 from .cuda.rows import DeviceRows
 from .cuda.scanning import choose_block, most_queries, scan_block, scan_deep, search_block
-from .cuda.teaching import encode_block, nearest_block
+from .cuda.teaching import (
+    cluster_block,
+    codewords_block,
+    covariance_block,
+    encode_block,
+    nearest_block,
+    rotate_block,
+)
 from .cuda.topk import MOST_RESULTS
 from .cuda.warming import run_kernels
-from .cuda.workspace import NoRoom, Workspaces
-from .errors import BackendError, DeviceLost, EngineError
+from .cuda.workspace import NoRoom, Workspace, Workspaces
+from .encoding import CodedRows
+from .errors import BackendError, DeviceLost, EngineError, IndexFull
 from .hits import SearchResult, no_hits
 from .numpy_backend import NumpyBackend
 from .rows import Rows
@@ -106,17 +115,74 @@ class CudaBackend(NumpyBackend):
 
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
-        if points.size * len(centroids) < self._small_product:
-            return self._host.nearest(points, centroids)
-        with self._guarded(), self._spaces.one() as space:
-            return nearest_block(space, points, centroids)
+        return self._product(
+            points.size * len(centroids),
+            lambda space: nearest_block(space, points, centroids),
+            lambda host: host.nearest(points, centroids),
+        )
 
     def encode(self, residuals: F32, codebooks: F32) -> U8:
         """Return the nearest codewords of f32[n, m * s] in f32[m, K, s] as u8[n, m]."""
-        if residuals.size * codebooks.shape[1] < self._small_product:
-            return self._host.encode(residuals, codebooks)
-        with self._guarded(), self._spaces.one() as space:
-            return encode_block(space, residuals, codebooks)
+        return self._product(
+            residuals.size * codebooks.shape[1],
+            lambda space: encode_block(space, residuals, codebooks),
+            lambda host: host.encode(residuals, codebooks),
+        )
+
+    def cluster_step(self, points: F32, centroids: F32) -> ClusterStep:
+        """Return the nearest of f32[L, d] to each of f32[n, d], and the sums by list."""
+        return self._product(
+            points.size * len(centroids),
+            lambda space: cluster_block(space, points, centroids),
+            lambda host: host.cluster_step(points, centroids),
+        )
+
+    def codeword_step(self, residuals: F32, codebooks: F32) -> CodewordStep:
+        """Return the sums of the pieces of f32[n, m * s] by their codeword of f32[m, K, s]."""
+        return self._product(
+            residuals.size * codebooks.shape[1],
+            lambda space: codewords_block(space, residuals, codebooks),
+            lambda host: host.codeword_step(residuals, codebooks),
+        )
+
+    def rotate(self, vectors: F32, rotation: F32) -> F32:
+        """Return f32[n, D]: vectors f32[n, d] times a rotation f32[d, D]."""
+        return self._product(
+            vectors.size * rotation.shape[1],
+            lambda space: rotate_block(space, vectors, rotation),
+            lambda host: host.rotate(vectors, rotation),
+        )
+
+    def covariance(self, vectors: F32) -> F64:
+        """Return the sum of v v^T over the rows of f32[n, d], f64[d, d]."""
+        return self._product(
+            vectors.size * vectors.shape[1],
+            lambda space: covariance_block(space, vectors),
+            lambda host: host.covariance(vectors),
+        )
+
+    def encode_rows(self, codec: Codec, vectors: F32) -> CodedRows:
+        """Return what lists hold of vectors f32[n, d]: place, assign and encode in one trip."""
+        return self._product(
+            len(vectors) * codec.centroids.size,
+            lambda space: code_block(space, codec, self._codecs.of(codec, space.stream), vectors),
+            lambda host: host.encode_rows(codec, vectors),
+        )
+
+    def _product(
+        self,
+        multiplications: int,
+        on_card: Callable[[Workspace], Part],
+        on_host: Callable[[Backend], Part],
+    ) -> Part:
+        """Run a product of matrices on the card; on the host if it is small, or finds no room."""
+        if multiplications < max(1, self._small_product):
+            return on_host(self._host)
+        try:
+            with self._guarded(), self._spaces.one() as space:
+                return on_card(space)
+        except (NoRoom, IndexFull):
+            return on_host(self._host)
 
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``; raise IndexFull where not even that fits."""

@@ -17,10 +17,9 @@ MAX_ROTATED_DIM = 2048
 FLOOR = 1e-6
 
 
-def balanced_pca(residuals: F32, m: int, width: int) -> F32:
-    """Return f32[d, m * width] with orthonormal rows for f32[n, d], d <= m * width."""
-    dim = residuals.shape[1]
-    covariance = (residuals.T @ residuals).astype(np.float64) / len(residuals)
+def balanced_pca(covariance: F64, m: int, width: int) -> F32:
+    """Return f32[d, m * width] with orthonormal rows for a covariance f64[d, d], d <= m * width."""
+    dim = len(covariance)
     values, vectors = np.linalg.eigh(covariance)
     columns = deal(values, m, width)
     rotation = np.zeros((dim, m * width), np.float32)

@@ -132,7 +132,8 @@ class _Fit:
         plain, plain_trial = self._variant(None, centroids, sigma, residuals)
         chosen, trial = plain, plain_trial
         if self._params.dim <= MAX_ROTATED_DIM and self._m > 1:
-            rotation = balanced_pca(residuals, self._m, self._width)
+            covariance = self._backend.covariance(residuals) / len(residuals)
+            rotation = balanced_pca(covariance, self._m, self._width)
             turned, turned_trial = self._variant(rotation, centroids, sigma, residuals)
             if turned_trial.recall >= plain_trial.recall + ROTATION_PAYS:
                 chosen, trial = turned, turned_trial
@@ -161,7 +162,7 @@ class _Fit:
     def _turned(self, vectors: F32, rotation: F32 | None) -> F32:
         """Rotate or pad f32[n, d] to f32[n, m * width]."""
         if rotation is not None:
-            return vectors @ rotation
+            return self._backend.rotate(vectors, rotation)
         return np.pad(vectors, ((0, 0), (0, self._m * self._width - vectors.shape[1])))
 
     def _variant(

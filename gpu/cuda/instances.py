@@ -29,13 +29,22 @@ INSTANCES: Mapping[str, tuple[Instance, ...]] = {
         Instance("exact<f16, 1>"),
         Instance("exact<f16, 4>"),
     ),
-    "kmeans": (Instance("sum_groups"), Instance("means"), Instance("sum_codewords")),
+    "kmeans": (
+        Instance("count_members"),
+        Instance("sum_members"),
+        Instance("start_groups"),
+        Instance("order_members"),
+        Instance("sum_groups"),
+        Instance("sum_codewords"),
+        Instance("add_parts"),
+    ),
     "place": (Instance("place"),),
     "products": (
         Instance("rotate"),
         Instance("half_squares"),
         Instance("list_scores"),
         Instance("nearest"),
+        Instance("covariance"),
     ),
     "rerank": (
         Instance("distances<float>"),

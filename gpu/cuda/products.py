@@ -25,17 +25,40 @@ class Matrix(NamedTuple):
 
 def rotate(queue: Queue, codec: CodecView, plain: int, n: int, to: int) -> None:
     """Turn plain vectors f32[n, plain_stride] into placed ones f32[n, stride]."""
+    of = Matrix(plain, n, codec.plain_stride)
+    multiply(queue, of, Matrix(codec.rotation, codec.dim, codec.stride), to)
+
+
+def multiply(queue: Queue, vectors: Matrix, matrix: Matrix, to: int) -> None:
+    """Write f32[n, matrix.stride]: ``matrix.n`` components of each vector, times the matrix."""
     queue.device.launch(
         Kernel("products", "rotate"),
-        (-(-n // TILE), -(-codec.stride // TILE), 1),
+        (-(-vectors.n // TILE), -(-matrix.stride // TILE), 1),
         TOP_THREADS,
         (
-            np.uint64(plain),
-            np.int32(n),
-            np.int32(codec.dim),
-            np.int32(codec.plain_stride),
-            np.uint64(codec.rotation),
-            np.int32(codec.stride),
+            np.uint64(vectors.address),
+            np.int32(vectors.n),
+            np.int32(matrix.n),
+            np.int32(vectors.stride),
+            np.uint64(matrix.address),
+            np.int32(matrix.stride),
+            np.uint64(to),
+        ),
+        queue.stream,
+    )
+
+
+def covariance(queue: Queue, vectors: Matrix, to: int) -> None:
+    """Write f64[stride, stride]: the sum of v v^T over all vectors."""
+    tiles = -(-vectors.stride // TILE)
+    queue.device.launch(
+        Kernel("products", "covariance"),
+        (tiles, tiles, 1),
+        TOP_THREADS,
+        (
+            np.uint64(vectors.address),
+            np.int32(vectors.n),
+            np.int32(vectors.stride),
             np.uint64(to),
         ),
         queue.stream,

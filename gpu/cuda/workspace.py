@@ -89,6 +89,10 @@ class Workspace:
         self._zeros = None
         self.graphs.clear()
 
+    def held(self, nbytes: int) -> Buffer:
+        """Return device memory that lives as long as the caller holds it; raise NoRoom."""
+        return self._allocated(max(1, nbytes), max(1, nbytes))
+
     def _allocated(self, wished: int, needed: int) -> Buffer:
         try:
             return self.device.empty(wished)

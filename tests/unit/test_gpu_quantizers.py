@@ -124,7 +124,7 @@ def test_powers_of_two_lie_at_or_below_their_values() -> None:
 
 def test_a_balanced_rotation_keeps_distances() -> None:
     residuals = cloud(400, 10) * np.linspace(1, 20, 10, dtype=np.float32)
-    rotation = balanced_pca(residuals, 4, 3)
+    rotation = balanced_pca(BACKEND.covariance(residuals), 4, 3)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(10), atol=1e-5)
 
 

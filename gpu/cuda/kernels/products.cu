@@ -157,3 +157,40 @@ nearest(const float* __restrict__ points, int n, int stride,
     }
   }
 }
+
+// covariance f64[stride, stride] = the sum of v v^T over the rows of f32[n, stride]; only tiles on
+// and above the diagonal, the rest is their mirror. Float sums of SUMMED rows are added up in double,
+// so that many rows lose no digits. Grid: ceil(stride / 64), ceil(stride / 64).
+constexpr int SUMMED = 256;
+KERNEL __launch_bounds__(TOP_THREADS, 2)
+covariance(const float* __restrict__ rows, int n, int stride, double* __restrict__ out) {
+  __shared__ __align__(16) Tiles tiles;
+  const int column = (int)blockIdx.x * TILE, row = (int)blockIdx.y * TILE;
+  if (column < row) return;
+  double totals[SIDE][SIDE] = {};
+  for (int base = 0; base < n; base += SUMMED) {
+    const int end = min(base + SUMMED, n);
+    float sums[SIDE][SIDE] = {};
+    for (int k = base; k < end; k += DEPTH) {
+      load_columns(tiles.a, rows, stride, row, stride, k, end);
+      load_columns(tiles.b, rows, stride, column, stride, k, end);
+      __syncthreads();
+      multiply(tiles, sums);
+      __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < SIDE; i++)
+#pragma unroll
+      for (int j = 0; j < SIDE; j++) totals[i][j] += (double)sums[i][j];
+  }
+  const int x = column + (int)threadIdx.x % (TILE / SIDE) * SIDE;
+  const int y = row + (int)threadIdx.x / (TILE / SIDE) * SIDE;
+#pragma unroll
+  for (int i = 0; i < SIDE; i++)
+#pragma unroll
+    for (int j = 0; j < SIDE; j++)
+      if (y + i < stride && x + j < stride) {
+        out[(i64)(y + i) * stride + x + j] = totals[i][j];
+        if (column > row) out[(i64)(x + j) * stride + y + i] = totals[i][j];
+      }
+}

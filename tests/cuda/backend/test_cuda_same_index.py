@@ -30,7 +30,8 @@ STEPS = st.lists(
 def backends() -> list[Backend]:
     if reason := why_not():
         pytest.skip(reason)
-    return [NumpyBackend(), open_backend("cpu"), CudaBackend(EmulatedDevice(lazy=True))]
+    on_card = CudaBackend(EmulatedDevice(lazy=True), small_product=0)
+    return [NumpyBackend(), open_backend("cpu"), on_card]
 
 
 @settings(

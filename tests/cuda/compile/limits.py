@@ -1,13 +1,15 @@
 """The table of what each kernel may use: ``python -m tests.cuda.compile.limits`` writes it anew.
 
-It is written from what the compilers of the dev extra make of the present sources, after a look at
-every number that grew; the tests then hold the sources to it.
+With names of kernel files behind it only their rows. It is written from what the compilers of the
+dev extra make of the present sources, after a look at every number that grew; the tests then hold
+the sources to it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -48,10 +50,10 @@ def measured(stem: str, toolkit: str, architecture: int) -> dict[str, Limits]:
     }
 
 
-def _write() -> None:
+def _write(stems: Sequence[str]) -> None:
     columns = [(t, a) for t, architectures in ARCHITECTURES.items() for a in architectures]
-    wanted = [(s, *c) for s in INSTANCES for c in columns if names_of(s, c[1])]
-    rows: dict[str, dict[str, Limits]] = {}
+    wanted = [(s, *c) for s in stems for c in columns if names_of(s, c[1])]
+    rows = {name: dict(cells) for name, cells in _kept(stems).items()}
     with ThreadPoolExecutor(2) as pool:
         for (_, toolkit, arch), found in zip(
             wanted, pool.map(lambda w: measured(*w), wanted), strict=True
@@ -62,5 +64,11 @@ def _write() -> None:
     TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
+def _kept(rewritten: Sequence[str]) -> Mapping[str, Mapping[str, Limits]]:
+    """Return the rows of all instances that there are, but those of files to be looked at anew."""
+    names = {i.name for stem, own in INSTANCES.items() if stem not in rewritten for i in own}
+    return {name: cells for name, cells in table().items() if name in names}
+
+
 if __name__ == "__main__":
-    _write()
+    _write(sys.argv[1:] or list(INSTANCES))

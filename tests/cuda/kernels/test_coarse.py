@@ -151,6 +151,24 @@ def test_nearest_centroids_are_numpys(
     np.testing.assert_allclose(card.get(values, n, np.float32), half, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("n", "dim", "columns"), [(1, 1, 3), (65, 13, 66), (600, 70, 64)])
+def test_products_and_covariances_are_numpys(
+    card: Card, rng: np.random.Generator, n: int, dim: int, columns: int
+) -> None:
+    vectors = rng.standard_normal((n, dim)).astype(np.float32)
+    matrix = rng.standard_normal((dim, columns)).astype(np.float32)
+    there = Matrix(card.put(vectors), n, dim)
+    product, squares = card.room(4 * n * columns), card.room(8 * dim * dim)
+    products.multiply(card.queue, there, Matrix(card.put(matrix), dim, columns), product)
+    got = card.get(product, (n, columns), np.float32)
+    np.testing.assert_allclose(got, vectors @ matrix, rtol=1e-4, atol=1e-4)
+    products.covariance(card.queue, there, squares)
+    wanted = vectors.T.astype(np.float64) @ vectors
+    found = card.get(squares, (dim, dim), np.float64)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(found, found.T)
+
+
 def test_a_query_of_sixteen_thousand_dimensions_fits_or_takes_the_other_path(
     rng: np.random.Generator,
 ) -> None:

@@ -9,10 +9,11 @@ from gpu.arrays import F32, I32, U8
 from gpu.codec import Codec
 from gpu.cuda import encode, kmeans
 from gpu.cuda.encode import Books
-from gpu.cuda.kmeans import CodewordSums, Groups
+from gpu.cuda.kmeans import CodewordSums, Grouping, Groups
 from gpu.cuda.layout import padded
 from gpu.cuda.products import Matrix
 from gpu.encoding import LARGEST_RESIDUAL, Terms
+from gpu.grouping import sum_by_codeword
 from gpu.numpy_backend import NumpyBackend
 from gpu.pq import decode
 from tests.cuda.kernels.cards import Card
@@ -128,27 +129,40 @@ def test_vectors_are_encoded_without_a_codec(
     assert not (got == 9).any()
 
 
-def test_means_of_groups_are_numpys_and_empty_groups_keep_theirs(
-    card: Card, rng: np.random.Generator
+@pytest.mark.parametrize(("n", "n_groups"), [(500, 9), (1, 1), (333, 700)])
+def test_points_are_put_in_order_and_added_up_by_group(
+    card: Card,
+    rng: np.random.Generator,
+    n: int,
+    n_groups: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    points = rng.standard_normal((500, 13)).astype(np.float32)
-    stride = padded(13)
-    assigned = rng.integers(0, 9, 500)
-    assigned[assigned == 4] = 5
-    order = np.argsort(assigned, kind="stable").astype(np.int32)
-    starts = np.searchsorted(assigned[order], np.arange(10)).astype(np.int32)
-    groups = Groups(9, card.put(order), card.put(starts))
-    wide = np.pad(points, ((0, 0), (0, stride - 13)))
-    old = np.full((9, stride), 7, np.float32)
-    centroids = Matrix(card.put(old), 9, stride)
-    sums = card.room(8 * 9 * stride)
-    kmeans.sum_groups(card.queue, Matrix(card.put(wide), 500, stride), groups, sums)
-    kmeans.means(card.queue, groups, sums, centroids)
-    got = card.get(centroids.address, (9, stride), np.float32)
-    for group in range(9):
-        own = points[assigned == group]
-        wanted = own.astype(np.float64).mean(axis=0) if len(own) else np.full(13, 7.0)
-        np.testing.assert_allclose(got[group, :13], wanted, rtol=1e-6)
+    monkeypatch.setattr(kmeans, "ORDER_ROWS", 100)
+    points = rng.standard_normal((n, 13)).astype(np.float32)
+    assigned = rng.integers(0, n_groups, n).astype(np.int32)
+    assigned[assigned == 4] = 5  # An empty group.
+    rows, stride = kmeans.order_rows(n, n_groups), padded(13)
+    groups = Groups(n_groups, card.room(4 * n), card.room(4 * (n_groups + 1)))
+    parts = -(-n // rows)
+    room = Grouping(parts, rows, card.room(4 * parts * n_groups), card.room(4 * n_groups))
+    kmeans.group_points(card.queue, card.put(assigned), n, room, groups)
+    order = np.argsort(assigned, kind="stable")
+    np.testing.assert_array_equal(card.get(groups.order, n, np.int32), order)
+    starts = np.searchsorted(assigned[order], np.arange(n_groups + 1))
+    np.testing.assert_array_equal(card.get(groups.starts, n_groups + 1, np.int32), starts)
+    there = Matrix(card.put(np.pad(points, ((0, 0), (0, stride - 13)))), n, stride)
+    sums = card.put(np.full((n_groups, stride), 0.25))
+    kmeans.sum_groups(card.queue, there, groups, sums)
+    wanted = np.full((n_groups, 13), 0.25)
+    np.add.at(wanted, assigned, points.astype(np.float64))  # In the order of the rows.
+    got = card.get(sums, (n_groups, stride), np.float64)[:, :13]
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_long_parts_keep_the_counts_of_groups_small() -> None:
+    assert kmeans.order_rows(10_000, 100) == kmeans.ORDER_ROWS
+    rows = kmeans.order_rows(1 << 20, 1 << 16)
+    assert -(-(1 << 20) // rows) << 16 <= kmeans.MOST_MEMBERS
 
 
 @pytest.mark.parametrize(("bits", "m", "width"), [(4, 3, 2), (8, 2, 3), (4, 2, 21)])
@@ -170,11 +184,12 @@ def test_sums_of_codewords_are_numpys(
     books = Books(0, m, width, bits)
     there = Matrix(card.put(residuals), n, m * width)
     kmeans.sum_codewords(card.queue, there, card.put(codes), books, to)
-    sums = card.get(to.sums, (parts, m, width, size), np.float64).sum(axis=0)
-    counts = card.get(to.counts, (parts, m, size), np.int32).sum(axis=0)
-    pieces = residuals.reshape(n, m, width)
-    for j in range(m):
-        for word in range(size):
-            own = pieces[codes[:, j] == word, j].astype(np.float64)
-            assert counts[j, word] == len(own)
-            np.testing.assert_allclose(sums[j, :, word], own.sum(axis=0), rtol=1e-9, atol=1e-12)
+    totals = CodewordSums(
+        card.put(np.ones((m, size, width))), card.put(np.ones((m, size), np.int64))
+    )
+    kmeans.add_parts(card.queue, parts, to, books, totals)
+    sums = card.get(totals.sums, (m, size, width), np.float64) - 1
+    counts = card.get(totals.counts, (m, size), np.int64) - 1
+    wanted, numbers = sum_by_codeword(residuals, codes, size)
+    np.testing.assert_array_equal(counts, numbers)
+    np.testing.assert_allclose(sums, wanted, rtol=1e-9, atol=1e-12)

@@ -90,7 +90,10 @@ def test_encoding_and_training_are_clean(
     watched: Card, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test_encode.test_rows_become_numpys_codes_biases_and_gains(watched, rng, Sizes(), True)
-    test_encode.test_means_of_groups_are_numpys_and_empty_groups_keep_theirs(watched, rng)
+    test_encode.test_points_are_put_in_order_and_added_up_by_group(
+        watched, rng, 333, 20, monkeypatch
+    )
+    test_coarse.test_products_and_covariances_are_numpys(watched, rng, 65, 13, 66)
     test_encode.test_sums_of_codewords_are_numpys(watched, rng, 4, 3, 2, monkeypatch)
 
 
