@@ -7,6 +7,7 @@ make_mirrored  makes a table in a fresh database and mirrors it through a server
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,9 +27,19 @@ from server.demo.postgres import EmbeddedPostgres
 from server.demo.processes import ChildProcess, demo_environment
 from tests.fix_postgres import free_port, fresh_database
 
-WAIT_S = 60.0
+#: How many times longer than usual tests wait. An emulated card is slow: tests/cuda/host sets it.
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "1"))
+WAIT_S = 60.0 * PATIENCE
+#: The longest that a search may wait for an LSN by the settings' defaults.
+MOST_SEARCH_MS = 60_000
 POLL_S = 0.02
 LOADING = 503
+#: The engine that servers must have, where tests are to say (tests/cuda/host): never another.
+DEVICE = (
+    {"VECMIRROR_SERVER__DEVICE": asked, "VECMIRROR_SERVER__DEVICE_REQUIRED": "true"}
+    if (asked := os.environ.get("TEST_DEVICE"))
+    else {}
+)
 
 Description = dict[str, Any]
 
@@ -48,6 +59,7 @@ class Processes:
                 "VECMIRROR_SERVER__DATA_DIR": str(folder / "data"),
                 "VECMIRROR_SYNC__SERVER_URL": self.url,
                 "VECMIRROR_SOURCE__DSN": dsn,
+                **DEVICE,
                 **(settings or {}),
             }
         )
@@ -135,7 +147,7 @@ class Mirrored:
     def catch_up(self) -> None:
         """Wait until the index holds everything that is committed now."""
         (((lsn,),)) = self.execute("SELECT pg_current_wal_flush_lsn()::text")
-        self.search([1.0] * self._dim(), k=1, min_lsn=lsn, timeout_ms=int(WAIT_S * 1000))
+        self.search([1.0] * self._dim(), k=1, min_lsn=lsn, timeout_ms=MOST_SEARCH_MS)
 
     def search(self, vector: Sequence[float], k: int, **request: Any) -> list[dict[str, Any]]:
         """Search with what is committed now; return the hits."""

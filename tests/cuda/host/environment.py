@@ -30,6 +30,8 @@ from tests.cuda.emulator.build import (
 HERE = Path(__file__).parent
 #: The same code as the CUDA wheels of this version.
 CUPY = "cupy-rocm-7-0==14.2.*"
+#: Times that tests wait longer for an emulated card than for the CPU (tests/fix_mirroring.py).
+PATIENCE = "10"
 _SYMBOL = re.compile(r" [Uw] ((?:hip|roc|__hip|nccl)\w*)(?:@(\S+))?")
 _LIBRARY = re.compile(r"\[(lib(?:amd|roc|hip|rccl)[^]]*)\]")
 _OURS = re.compile(r'^(?:HIP_CALL\(|extern "C" [\w* ]+? \**)(\w+)[(,)]', re.MULTILINE)
@@ -58,6 +60,8 @@ def environment(**settings: str) -> dict[str, str]:
         "PATH": f"{libraries}/bin:{os.environ['PATH']}",
         "ROCM_HOME": str(libraries),
         "CUPY_CACHE_DIR": str(CACHE / "host" / "cupy"),
+        "TEST_PATIENCE": PATIENCE,
+        "TEST_DEVICE": "cuda",
         "FAKE_HIP_LIBRARY": str(libraries / "libfakehip.so"),
         "FAKE_HIP_CACHE": str(_folder(CACHE / "host" / "kernels")),
         "FAKE_HIP_COMPILER": " ".join(

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from server.demo.postgres import EmbeddedPostgres
 from tests.brute_force import nearest
+from tests.cuda.host.conftest import ROWS
 from tests.cuda.host.environment import HERE, environment, why_no_host
-from tests.fix_mirroring import Mirrored, Processes
-from tests.fix_postgres import fresh_database
+from tests.fix_mirroring import Mirrored
 
 TIMEOUT_S = 900
 DIM = 8
-ROWS = (
-    "INSERT INTO items SELECT i, i % 10, (SELECT array_agg(random() - 0.5) FROM "
-    "generate_series(1, 8 + 0 * i))::vector(8) FROM generate_series({0}, {1}) i"
-)
 
 
 def on_the_card(*arguments: str) -> None:
@@ -51,31 +44,6 @@ def test_http_searches_answer_as_on_the_cpu() -> None:
 @pytest.mark.timeout(TIMEOUT_S)
 def test_live_replication_passes_the_same_tests() -> None:
     on_the_card("tests/live/test_mirroring.py", "tests/api", "-k", "not pg16")
-
-
-@pytest.fixture
-def mirrored(
-    postgres18: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Mirrored]:
-    """Return a table of 400 rows, and the index on the card that mirrors it."""
-    if reason := why_no_host():
-        pytest.skip(reason)
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
-    wanted = {"VECMIRROR_SERVER__DEVICE": "cuda", "VECMIRROR_SERVER__DEVICE_REQUIRED": "true"}
-    with fresh_database(postgres18) as database:
-        processes = Processes(database.dsn, tmp_path, wanted)
-        made = Mirrored(database.dsn, "card", processes)
-        made.execute(
-            "CREATE SCHEMA card CREATE TABLE items "
-            "(id bigint PRIMARY KEY, price int, embedding vector(8))"
-        )
-        made.execute(ROWS.format(1, 400))
-        made.attach(columns=("price",), train_from_rows=200, nlist=8, m=4)
-        made.wait_live()
-        yield made
-        made.remove()
-        processes.close()
 
 
 @pytest.mark.timeout(TIMEOUT_S)

@@ -1,6 +1,8 @@
 // The card itself: what it is, errors, and failures on order.
 #include "runtime.h"
 
+#include <unistd.h>
+
 namespace hip {
 static size_t number(const char* variable, size_t otherwise) {
   const char* text = getenv(variable);
@@ -36,6 +38,14 @@ void fault(const std::string& what) {
   Runtime& rt = runtime();
   if (rt.fault.empty()) rt.fault = what;
   fprintf(stderr, "fake HIP: %s\n", what.c_str());
+}
+
+void fault_if_ordered() {
+  static const char* const file = getenv("FAKE_HIP_FAULT");
+  Runtime& rt = runtime();
+  if (!file || !rt.fault.empty() || access(file, F_OK)) return;
+  for (auto& [start, n] : rt.device_memory) memset(start, 0x3c, n);  // finite numbers, all of them wrong
+  fault("an illegal memory access, as ordered");
 }
 }  // namespace hip
 

@@ -4,6 +4,8 @@
 // FAKE_HIP_LAZY=1      work of a stream runs only at a synchronisation, so host code that forgets to
 //                      wait reads stale data every time
 // FAKE_HIP_BYTES       the card's memory; FAKE_HIP_SCHEDULE  0 in order, 1 reverse, 2 random
+// FAKE_HIP_FAULT=FILE  once FILE exists, the next work that runs spoils the card's memory, and the
+//                      context is lost
 #pragma once
 #include <cstddef>
 #include <cstdio>
@@ -53,6 +55,7 @@ typedef std::lock_guard<std::recursive_mutex> Locked;
 int failed(int status);               // remembers it for hipGetLastError
 int status_of(const char* call);      // planned failure, or the fault, or kOk
 void fault(const std::string& what);  // the context is lost
+void fault_if_ordered();              // FAKE_HIP_FAULT
 Stream* stream_of(void* handle);
 void queue(Stream* stream, Work work);
 void run_until(Stream* stream, unsigned long long position);

@@ -11,6 +11,7 @@ void run_until(Stream* s, unsigned long long position) {
     Work work = std::move(s->queue.front());
     s->queue.pop_front();
     s->done++;
+    fault_if_ordered();
     if (runtime().fault.empty()) work();
   }
 }
