@@ -77,6 +77,13 @@ def test_every_service_is_confined() -> None:
             assert port["host_ip"] == "127.0.0.1", name
 
 
+def test_a_server_that_ends_by_itself_is_started_again() -> None:
+    """A lost card ends it with status 75: docs/gpu.md."""
+    for files in ((BASE,), (BASE, GPU)):
+        services = rendered(*files)["services"]
+        assert {services[name]["restart"] for name in OURS} == {"unless-stopped"}
+
+
 def test_the_sidecar_waits_for_both_ends() -> None:
     services = rendered(BASE)["services"]
     waits = {name: how["condition"] for name, how in services["sidecar"]["depends_on"].items()}
