@@ -7,11 +7,13 @@ break near-ties differently when they encode; over the same codes answers are eq
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from .arrays import F32, F64, I32, I64, U8, AnyArray
+from .filter_program import FilterColumn, FilterProgram
 from .hits import SearchResult
 from .rows import Rows
 
@@ -97,6 +99,11 @@ class Backend(Protocol):
     @property
     def picks_matches(self) -> bool:
         """Whether ``search_matches`` decides which searches with a filter compare its matches."""
+        ...
+
+    @property
+    def runs_filters(self) -> bool:
+        """Whether ``filter_rows`` is worth a program."""
         ...
 
     @property
@@ -188,6 +195,22 @@ class Backend(Protocol):
         """Search among a filter's matches, in lists or not, where ``picks_matches`` says it can.
 
         min(k, matches) hits each. None: scanning lists is cheaper, or the queries are unusual.
+        """
+        ...
+
+    def filter_rows(
+        self,
+        rows: Rows,
+        columns: Mapping[str, FilterColumn],
+        program: FilterProgram,
+        alive: U8,
+        span: range,
+    ) -> U8 | None:
+        """Return for which rows of ``span`` a program is TRUE, a bit each; alive or not.
+
+        ``span`` starts at a multiple of 32. ``columns``: by name, over all rows of ``span`` and
+        before; a name stands for the same column for as long as ``rows`` live. None: the host has
+        to look, because there is no room, or to say what is wrong with a row that is ``alive``.
         """
         ...
 

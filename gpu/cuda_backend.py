@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -21,8 +21,10 @@ from .backend import Backend, ClusterStep, CodewordStep, Depth, Lists
 from .codec import Codec
 from .cuda.bitmaps import DeviceBitmaps
 from .cuda.coding import code_block
+from .cuda.columns import DeviceColumns
 from .cuda.device import Device
 from .cuda.exacting import distances_block, exact_block
+from .cuda.filtering import filter_block
 from .cuda.lists import DeviceLists, Ground
 from .cuda.memory import Budget
 from .cuda.options import RawLocation
@@ -42,6 +44,7 @@ from .cuda.warming import run_kernels
 from .cuda.workspace import NoRoom, Workspace, Workspaces
 from .encoding import CodedRows
 from .errors import BackendError, DeviceLost, EngineError, IndexFull
+from .filter_program import FilterColumn, FilterProgram
 from .hits import SearchResult, no_hits
 from .numpy_backend import NumpyBackend
 from .rows import Rows
@@ -49,6 +52,8 @@ from .rows import Rows
 #: Products of matrices below this many multiplications are done before the card has been asked:
 #: two transfers and a launch take some 50 microseconds.
 SMALL_PRODUCT = 1 << 22
+#: Rows that a filter tests before the card has been asked: NumPy needs as long as a round trip.
+SMALL_FILTER = 1 << 14
 #: Queries of one exact search: each reads all rows, so there is nothing to gain from more.
 EXACT_QUERIES = 1024
 
@@ -58,11 +63,13 @@ Part = TypeVar("Part")
 class CudaBackend(NumpyBackend):
     """See ``Backend``. ``host`` answers what does not fit on the card; None: NumPy.
 
-    Products of matrices of fewer than ``small_product`` multiplications are the host's, too.
+    Products of matrices of fewer than ``small_product`` multiplications are the host's, too, and
+    filters of fewer than ``small_filter`` rows.
     """
 
     name = "cuda"
     most_queries = 16_384
+    runs_filters = True
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class CudaBackend(NumpyBackend):
         raw_location: RawLocation = "device",
         host: Backend | None = None,
         small_product: int = SMALL_PRODUCT,
+        small_filter: int = SMALL_FILTER,
     ) -> None:
         self.device = device
         self.lost: str | None = None
@@ -81,6 +89,7 @@ class CudaBackend(NumpyBackend):
         self._codecs = PreparedCodecs(self._budget)
         self._bitmaps = DeviceBitmaps(device)
         self._rows = DeviceRows(device, self._budget, raw_location)
+        self._columns, self._small_filter = DeviceColumns(device, self._budget), small_filter
         self._budget.give_way = self._rows.give_way
 
     @property
@@ -92,6 +101,11 @@ class CudaBackend(NumpyBackend):
     def raw_rows_refused(self) -> int:
         """Indexes whose raw rows did not fit on the card."""
         return self._rows.refused()
+
+    @property
+    def columns_refused(self) -> int:
+        """Indexes whose filter columns did not fit on the card."""
+        return self._columns.refused()
 
     def warm_up(self) -> None:
         """Compile every kernel, or load it from the cache, by running each once."""
@@ -246,6 +260,28 @@ class CudaBackend(NumpyBackend):
                 )
                 return _joined(parts, depth.k)
         return super().search_lists(lists, rows, queries, depth, allowed)
+
+    def filter_rows(
+        self,
+        rows: Rows,
+        columns: Mapping[str, FilterColumn],
+        program: FilterProgram,
+        alive: U8,
+        span: range,
+    ) -> U8 | None:
+        """Return for which rows of ``span`` a program is TRUE; None: the host has to look."""
+        if len(span) < max(1, self._small_filter):
+            return None
+        read = [columns[name] for name in program.columns]
+        with self._guarded(), self._spaces.one() as space:
+            visible = self._columns.of(rows, program.columns, read, span.stop, space.stream)
+            if visible is None:
+                return None
+            bits = self._bitmaps.of(alive, space.stream)
+            try:
+                return filter_block(space, program, visible.places, bits, span)
+            except NoRoom:
+                return None
 
     def exact(
         self, rows: Rows, queries: F32, k: int, where: range | I64, allowed: U8 | None

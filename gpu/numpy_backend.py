@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .arrays import F32, F64, I32, I64, U8, AnyArray
@@ -10,6 +12,7 @@ from .codec import Codec, half_squares
 from .encoding import CodedRows, coded_rows
 from .errors import BackendError
 from .exact import distances_to, search_exact
+from .filter_program import FilterColumn, FilterProgram
 from .grouping import sum_by_codeword, sum_by_list
 from .hits import SearchResult, nearest_pairs
 from .lists import SegmentedLists
@@ -28,6 +31,8 @@ class NumpyBackend:
     most_queries = 1024
     #: With a filter, ``query.py`` decides between lists and exact search.
     picks_matches = False
+    #: Filters are NumPy's anyway.
+    runs_filters = False
 
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
@@ -112,6 +117,17 @@ class NumpyBackend:
         self, lists: Lists, rows: Rows, queries: F32, depth: Depth, filtered: Filtered
     ) -> SearchResult | None:
         """Return None: ``picks_matches`` is False here."""
+        return None
+
+    def filter_rows(
+        self,
+        rows: Rows,
+        columns: Mapping[str, FilterColumn],
+        program: FilterProgram,
+        alive: U8,
+        span: range,
+    ) -> U8 | None:
+        """Return None: ``runs_filters`` is False here."""
         return None
 
     def exact(

@@ -20,9 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu import PackedMask
+from gpu.arrays import U8
+from gpu.bitmap import pack
 from gpu.rows import Rows
 
 from .columns import ColumnView
+from .device_filters import matching
 from .filters.filter import Filter
 from .state import MirrorState
 
@@ -78,16 +81,24 @@ def evaluate(expression: Filter, state: MirrorState, known: PackedMask | None) -
 
     Raise FilterError or UnknownColumn.
     """
+    # Devices take whole words of 32 bits: the last ones are worked out anew.
+    first = 0 if known is None else known.n_rows & ~31
+    bits = matching(expression, state, first)
+    if bits is None:
+        bits = _evaluated(expression, state, first)
+    if known is not None:
+        bits = np.concatenate([known.bits[: first >> 3], bits])
+    return PackedMask(bits, state.n_rows)
+
+
+def _evaluated(expression: Filter, state: MirrorState, first: int) -> U8:
+    """Return which rows from ``first`` on match, as bits."""
     live = state.index.alive()
-    if known is None:
-        return PackedMask.of(expression.evaluate(state.column, state.n_rows, live))
-    # Bits are packed eight to a byte: the last byte is worked out anew.
-    first = known.n_rows & ~7
+    if first == 0:
+        return pack(expression.evaluate(state.column, state.n_rows, live))
     fresh = np.arange(first, state.n_rows)
 
     def column(name: str) -> ColumnView:
         return state.column(name).take(fresh)
 
-    new = PackedMask.of(expression.evaluate(column, len(fresh), live[first:]))
-    bits = np.concatenate([known.bits[: first >> 3], new.bits])
-    return PackedMask(bits, state.n_rows)
+    return pack(expression.evaluate(column, len(fresh), live[first:]))

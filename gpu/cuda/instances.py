@@ -29,6 +29,7 @@ INSTANCES: Mapping[str, tuple[Instance, ...]] = {
         Instance("exact<f16, 1>"),
         Instance("exact<f16, 4>"),
     ),
+    "filter": (Instance("filter_rows"),),
     "kmeans": (
         Instance("count_members"),
         Instance("sum_members"),

@@ -176,7 +176,7 @@ class _Checker:
             return cast(guard, vector, type_name)
 
         stable = depends_on_settings(node.type, type_name)
-        return Call(type_name, kernel, (node,), position, stable)
+        return Call(type_name, kernel, (node,), position, stable, "cast")
 
     def _shared(self, tree: Syntax) -> Checked:
         """Return an operand that its expression uses more than once."""
@@ -237,7 +237,7 @@ class _Checker:
             raise FilterError(message, tree.position, errors.UNDEFINED_FUNCTION)
         if tree.operator == "+":
             return operand
-        return Call(operand.type, negate, (operand,), tree.position)
+        return Call(operand.type, negate, (operand,), tree.position, name="negate")
 
     def _binary(self, tree: syntax.Binary) -> Checked:
         left, right = self.check(tree.left), self.check(tree.right)
@@ -253,7 +253,7 @@ class _Checker:
             self._cast_node(right, operator.right, position),
         )
         stable = depends_on_settings(operator.left, operator.right)
-        return Call(operator.result, operator.kernel, arguments, position, stable)
+        return Call(operator.result, operator.kernel, arguments, position, stable, symbol)
 
     def _same_types(
         self, symbol: str, left: Checked, right: Checked, position: int
@@ -467,7 +467,7 @@ class _Checker:
         if argument.type not in function.takes:
             raise _no_function(tree, argument.type)
         result = function.result or argument.type
-        return Call(result, function.kernel, (argument,), tree.position)
+        return Call(result, function.kernel, (argument,), tree.position, name=tree.name)
 
     def _like_escape(self, tree: syntax.Function) -> Checked:
         """Check what ``LIKE .. ESCAPE ..`` makes of its pattern."""
@@ -476,7 +476,7 @@ class _Checker:
             if not isinstance(argument, Untyped) and argument.type != "text":
                 raise _no_function(tree, argument.type)
         typed = tuple(self._implicit(argument, "text") for argument in arguments)
-        return Call("text", texts.escaped, typed, tree.position)
+        return Call("text", texts.escaped, typed, tree.position, name="like_escape")
 
     def _coalesce(self, tree: syntax.Function) -> Checked:
         arguments = [self._shared(argument) for argument in tree.arguments]

@@ -34,7 +34,8 @@ COMPARISONS = {
     ">=": np.greater_equal,
 }
 
-_MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+#: What stands in place of an operator when its sides are swapped.
+MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 #: Up to this many values, a pass over the column for each beats a search for each row.
 _FEW_VALUES = 6
@@ -51,7 +52,7 @@ def compare(operator: str, a: Values, b: Values) -> Mask:
     if a.type in FLOATS:
         return _compare_floats(operator, a.data, b.data)
     if a.rows == 1 and b.rows != 1:
-        return compare(_MIRRORED[operator], b, a)
+        return compare(MIRRORED[operator], b, a)
     if b.type == "numeric" and b.rows == 1 and a.type in INTEGERS:
         return _compare_to_decimal(operator, a.data, b.vocabulary[b.data[0]])
     x, y = comparable(a, b, ordered=operator not in ("=", "<>"))
@@ -128,7 +129,7 @@ def _compare_floats(operator: str, x: NDArray[Any], y: NDArray[Any]) -> Mask:
     if np.isnan(y).any():
         if np.isnan(x).any():
             return _compare_with_nan(operator, x, y)
-        return _compare_floats(_MIRRORED[operator], y, x)
+        return _compare_floats(MIRRORED[operator], y, x)
     # y has no NaN; one in x is greater than all of y.
     result: Mask
     if operator in (">", ">="):

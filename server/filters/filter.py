@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu.filter_program import FilterProgram
 from server.columns import ColumnView
 
 from .checker import Parameters, check_expression, check_filter, columns_of
+from .compiling import NoProgram, compile_program
 from .folding import fold
 from .literals import Value
 from .nodes import Const, Node, Rows
@@ -52,6 +54,16 @@ class Filter:
         result = self._root.evaluate(Rows(vector, n_rows, live))
         assert isinstance(result, Values)
         return np.array(np.broadcast_to(result.data, n_rows))
+
+    def program(self, column: Callable[[str], ColumnView]) -> FilterProgram | None:
+        """Return a program that says the same of the columns' rows; None if there is none.
+
+        It reads the columns' dictionaries, so it is for rows that these columns have.
+        """
+        try:
+            return compile_program(self._root, column)
+        except NoProgram:
+            return None
 
 
 def parse(text: str, params: Parameters, types: Mapping[str, str]) -> Filter:

@@ -119,6 +119,7 @@ class Call:
     """A strict operator, function or cast: ``kernel(guard, *vectors)`` knows nothing of NULL.
 
     ``stable``: to Postgres it depends on settings, so that it is not worked out beforehand.
+    ``name``: the operator or function, ``negate`` or ``cast``; what programs are made by.
     """
 
     type: str
@@ -126,6 +127,7 @@ class Call:
     arguments: tuple[Node, ...]
     position: int
     stable: bool = False
+    name: str = ""
 
     def evaluate(self, rows: Rows) -> Vector:
         """Return the kernel's result, NULL where an argument is."""

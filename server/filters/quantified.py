@@ -68,7 +68,7 @@ def _known(
     if operator in ("<", "<=", ">", ">="):
         # Below one of them is below the greatest; below all of them is below the least.
         greatest = operator.startswith("<") != every
-        items = _extreme(items, greatest=greatest)
+        items = extreme(items, greatest=greatest)
     if items.rows > MAX_TRIED_ITEMS:
         message = f"this operator takes arrays of up to {MAX_TRIED_ITEMS} items"
         raise FilterError(message, guard.position, PROGRAM_LIMIT_EXCEEDED)
@@ -95,7 +95,8 @@ def _distinct(items: Values) -> Values:
     return Values(items.type, np.unique(data), None, items.words)
 
 
-def _extreme(items: Values, *, greatest: bool) -> Values:
+def extreme(items: Values, *, greatest: bool) -> Values:
+    """Return the greatest, or the least, of values of which none is NULL."""
     values = [scalar(take_one(items, index)) for index in range(items.rows)]
     chosen = (max if greatest else min)(values, key=_order)
     result = constant(items.type, chosen)

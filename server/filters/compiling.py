@@ -1,0 +1,547 @@
+"""A checked filter to a program for a card (``gpu.filter_program``); pure.
+
+What depends on one text column alone (LIKE, upper, length, IN, CASE ..) is worked out here, once
+for each word of the dictionary, and becomes a table that the program looks codes up in. What has
+no step (columns of arrays, numeric arithmetic, text of two columns joined) is not compiled, and
+the evaluator in ``nodes.py`` answers.
+
+Invariants:
+
+- A program is TRUE for the same rows as ``Node.evaluate``.
+- It has an error in a row that counts if, and only if, ``Node.evaluate`` raises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+import numpy as np
+
+from gpu.arrays import I64
+from gpu.filter_program import MOST_DEPTH, MOST_STEPS, FilterProgram, Op, Step, depth_of
+from server.columns import ColumnView
+
+from .compare import COMPARISONS, MIRRORED
+from .dictionaries import Table, evaluated, rank_tables, table, words_of
+from .errors import FilterError
+from .literals import Value
+from .machine_values import (
+    MACHINE_TYPES,
+    bit_words,
+    comparison_keys,
+    number,
+    uuid_words,
+)
+from .nodes import (
+    Call,
+    Case,
+    Column,
+    Const,
+    Distinct,
+    Junction,
+    MakeArray,
+    Node,
+    Not,
+    NullTest,
+    Quantified,
+    Rows,
+    Shared,
+    TruthTest,
+)
+from .quantified import extreme
+from .sqltypes import DTYPES, FLOATS, INTEGERS, MOMENTS, element_of
+from .values import Values, Vector, scalar, sequence
+
+#: Items that an operator without a search of its own is tried with one by one.
+MOST_TRIED = 16
+
+_LEAST, _GREATEST = -(2**63), 2**63 - 1
+
+_COMPARE = {
+    "=": Op.EQUAL,
+    "<>": Op.NOT_EQUAL,
+    "<": Op.LESS,
+    "<=": Op.LESS_EQUAL,
+    ">": Op.GREATER,
+    ">=": Op.GREATER_EQUAL,
+}
+_INTEGER = {
+    "+": Op.ADD,
+    "-": Op.SUBTRACT,
+    "*": Op.MULTIPLY,
+    "/": Op.DIVIDE,
+    "%": Op.REMAINDER,
+    "negate": Op.NEGATE,
+    "abs": Op.ABSOLUTE,
+}
+_FLOAT = {
+    "+": Op.FLOAT_ADD,
+    "-": Op.FLOAT_SUBTRACT,
+    "*": Op.FLOAT_MULTIPLY,
+    "/": Op.FLOAT_DIVIDE,
+    "negate": Op.FLOAT_NEGATE,
+    "abs": Op.FLOAT_ABSOLUTE,
+}
+
+GetColumn = Callable[[str], ColumnView]
+
+
+class NoProgram(Exception):
+    """The expression has a part that programs have no step for."""
+
+
+def compile_program(root: Node, column: GetColumn) -> FilterProgram:
+    """Return the program of a filter over the columns that ``column`` gives; raise NoProgram.
+
+    Raise UnknownColumn.
+    """
+    compiler = _Compiler(column)
+    compiler.value(root)
+    if depth_of(compiler.steps) > MOST_DEPTH:
+        raise NoProgram("it is nested too deeply")
+    return compiler.program()
+
+
+class _Compiler:
+    def __init__(self, column: GetColumn) -> None:
+        self._column = column
+        self._numbers: dict[str, int] = {}
+        self._reads: dict[int, frozenset[str]] = {}
+        self._kept: list[Node] = []
+        self._words: dict[str, Values] = {}
+        self._parts: list[I64] = []
+        self._length = 0
+        self._constants: dict[int, int] = {}
+        self.steps: list[Step] = []
+
+    def program(self) -> FilterProgram:
+        """Return what was compiled."""
+        data = np.concatenate([np.zeros(0, np.int64), *self._parts])
+        return FilterProgram(tuple(self._numbers), tuple(self.steps), data)
+
+    # what programs are made of
+
+    def _emit(self, op: Op, a: int = 0, b: int = 0, c: int = 0) -> None:
+        if len(self.steps) == MOST_STEPS:
+            raise NoProgram("it is too long")
+        self.steps.append(Step(op, a, b, c))
+
+    def _data(self, words: I64) -> int:
+        """Return where ``words`` are."""
+        at = self._length
+        self._parts.append(words)
+        self._length += len(words)
+        return at
+
+    def _constant(self, value: int | None) -> None:
+        """Push a number; None is NULL."""
+        key = value or 0
+        if key not in self._constants:
+            self._constants[key] = self._data(np.array([key], np.int64))
+        self._emit(Op.CONST, self._constants[key], int(value is None))
+
+    def _table(self, name: str, found: Table, *, bits: bool) -> None:
+        first = bit_words(found.numbers != 0) if bits else found.numbers
+        at = self._data(np.concatenate([first, bit_words(found.null)]))
+        op = Op.LOOK_UP_BIT if bits else Op.LOOK_UP
+        self._emit(op, self._number_of(name), at, len(found.numbers))
+
+    def _number_of(self, name: str) -> int:
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    def _columns(self, node: Node) -> frozenset[str]:
+        """Return the names of the columns below a node."""
+        if id(node) not in self._reads:
+            names = [self._columns(child) for child in children(node)]
+            own = {node.name} if isinstance(node, Column) else set()
+            self._reads[id(node)] = frozenset(own).union(*names)
+            self._kept.append(node)  # so that no other node gets its id
+        return self._reads[id(node)]
+
+    def _text_column(self, node: Node) -> str | None:
+        """Return the column of a node that reads one text column and nothing else."""
+        names = self._columns(node)
+        name = next(iter(names)) if len(names) == 1 else None
+        return name if name and self._column(name).type == "text" else None
+
+    def _words_of(self, name: str) -> Values:
+        if name not in self._words:
+            self._words[name] = words_of(self._column(name))
+        return self._words[name]
+
+    def _evaluated(self, node: Node, name: str) -> Values:
+        try:
+            return evaluated(node, self._words_of(name))
+        except FilterError as error:
+            raise NoProgram("a word may be an error") from error
+
+    # values
+
+    def value(self, node: Node) -> None:
+        """Push the value of a node."""
+        if node.type not in MACHINE_TYPES:
+            raise NoProgram(f"{node.type} is no number")
+        if not self._columns(node):
+            value = _fixed(node)
+            self._constant(None if value is None else number(node.type, value))
+        elif name := self._text_column(node):
+            found = table(self._evaluated(node, name))
+            self._table(name, found, bits=node.type == "bool")
+        else:
+            self._compute(node)
+
+    def _compute(self, node: Node) -> None:
+        match node:
+            case Column():
+                self._emit(Op.LOAD, self._number_of(node.name))
+            case Shared():
+                self.value(node.node)
+            case Call():
+                self._call(node)
+            case Not():
+                self.value(node.operand)
+                self._emit(Op.NOT)
+            case Junction():
+                self._junction(node)
+            case NullTest():
+                self._null_test(node)
+            case TruthTest():
+                self._truth_test(node)
+            case Distinct():
+                self._keys(*node.equal.arguments)
+                self._emit(Op.DISTINCT, int(node.negated))
+            case Quantified():
+                self._quantified(node)
+            case Case():
+                self._case(node)
+            case _:
+                raise NoProgram(type(node).__name__)
+
+    def _junction(self, node: Junction) -> None:
+        self.value(node.operands[0])
+        for operand in node.operands[1:]:
+            self._emit(Op.AND_THEN if node.every else Op.OR_ELSE)
+            self.value(operand)
+            self._emit(Op.AND if node.every else Op.OR)
+
+    def _null_test(self, node: NullTest) -> None:
+        operand = node.operand
+        while isinstance(operand, Shared):
+            operand = operand.node
+        if isinstance(operand, Column):
+            self._emit(Op.PRESENT, self._number_of(operand.name), int(not node.negated))
+        else:
+            self.value(operand)
+            self._emit(Op.IS_NULL, int(node.negated))
+
+    def _truth_test(self, node: TruthTest) -> None:
+        self.value(node.operand)
+        op = {True: Op.IS_TRUE, False: Op.IS_FALSE, None: Op.IS_NULL}[node.wanted]
+        self._emit(op, int(node.negated))
+
+    def _case(self, node: Case) -> None:
+        for condition, result in node.branches:
+            self.value(condition)
+            self._emit(Op.WHEN)
+            self.value(result)
+            self._emit(Op.ELSE)
+        self.value(node.otherwise)
+        for _ in node.branches:
+            self._emit(Op.CHOOSE)
+
+    # calls
+
+    def _call(self, node: Call) -> None:
+        types = tuple(argument.type for argument in node.arguments)
+        if node.name in COMPARISONS:
+            self._compare(node.name, *node.arguments)
+        elif node.name == "cast":
+            self._cast(node.arguments[0], node.type)
+        elif "date" in types:
+            self._move(node)
+        elif node.type in INTEGERS and node.name in _INTEGER:
+            self._apply(_INTEGER[node.name], node)
+        elif node.type in FLOATS and node.name in _FLOAT:
+            self._apply(_FLOAT[node.name], node)
+        else:
+            raise NoProgram(node.name)
+
+    def _apply(self, op: Op, node: Call) -> None:
+        for argument in node.arguments:
+            self.value(argument)
+        self._emit(op, _width(node.type))
+
+    def _move(self, node: Call) -> None:
+        dates = [a for a in node.arguments if a.type == "date"]
+        others = [a for a in node.arguments if a.type != "date"]
+        if node.name not in ("+", "-"):
+            raise NoProgram(node.name)
+        for argument in (*dates, *others):
+            self.value(argument)
+        if others:
+            self._emit(Op.MOVE_DATE, int(node.name == "-"))
+        else:
+            self._emit(Op.DAYS_BETWEEN)
+
+    def _cast(self, operand: Node, target: str) -> None:
+        source = operand.type
+        if source == "int8" and target == "float4":
+            raise NoProgram("it would round twice")
+        self.value(operand)
+        if target in INTEGERS:
+            if source in FLOATS:
+                self._emit(Op.TO_INTEGER, _width(target))
+            elif source in INTEGERS and _width(source) > _width(target):
+                self._emit(Op.FIT, _width(target))
+        elif target in FLOATS:
+            if source in INTEGERS:
+                self._emit(Op.TO_FLOAT, _width(target))
+            elif source == "float8":
+                self._emit(Op.NARROW)
+        elif target == "bool":
+            self._emit(Op.TO_BOOL)
+        elif source == "date" and target != "date":
+            self._emit(Op.TO_TIMESTAMP, 1)
+        elif source != "date" and target == "date":
+            self._emit(Op.TO_DATE)
+        elif target not in MOMENTS:
+            raise NoProgram(f"{source} to {target}")
+
+    # comparisons
+
+    def _compare(self, symbol: str, left: Node, right: Node) -> None:
+        left, right = _integer_of(left), _integer_of(right)
+        if "numeric" in (left.type, right.type):
+            self._compare_to_numeric(symbol, left, right)
+            return
+        self._keys(left, right)
+        self._emit(_COMPARE[symbol])
+
+    def _keys(self, left: Node, right: Node) -> None:
+        """Push two numbers that compare as two nodes do."""
+        left, right = _integer_of(left), _integer_of(right)
+        if left.type == right.type == "text":
+            self._ranks(left, right)
+        elif left.type == right.type == "uuid":
+            self._uuids(left, right)
+        else:
+            self._key(left, right.type)
+            self._key(right, left.type)
+
+    def _key(self, node: Node, other: str) -> None:
+        """Push a number in the order in which a node compares with one of type ``other``."""
+        if node.type in MACHINE_TYPES and not self._columns(node):
+            value = _fixed(node)
+            self._constant(None if value is None else _key_of(node.type, value, other))
+            return
+        self.value(node)
+        if node.type in FLOATS:
+            self._emit(Op.FLOAT_KEY)
+        elif node.type == "date" != other:
+            self._emit(Op.TO_TIMESTAMP)
+
+    def _ranks(self, left: Node, right: Node) -> None:
+        """Push the places of two texts among the words of both; each reads one column."""
+        names = self._text_column(left), self._text_column(right)
+        if names[0] is None or names[1] is None:
+            raise NoProgram("text of several columns")
+        words = self._evaluated(left, names[0]), self._evaluated(right, names[1])
+        for name, ranks in zip(names, rank_tables(*words), strict=True):
+            self._table(str(name), ranks, bits=False)
+
+    def _uuids(self, left: Node, right: Node) -> None:
+        """Push the place of a uuid column beside a constant, and that of the constant."""
+        sides = (left, right)
+        fixed = [_fixed(side) for side in sides if not self._columns(side)]
+        if len(fixed) != 1:
+            raise NoProgram("uuids of two columns")
+        for side in sides:
+            if self._columns(side):
+                self._rank(side, [value for value in fixed if isinstance(value, bytes)])
+            else:
+                self._constant(None if fixed[0] is None else 1)
+
+    def _rank(self, node: Node, items: Sequence[bytes]) -> None:
+        while isinstance(node, Shared):
+            node = node.node
+        if not isinstance(node, Column):
+            raise NoProgram("a computed uuid")
+        at = self._data(uuid_words(items))
+        self._emit(Op.RANK, self._number_of(node.name), at, len(items))
+
+    def _compare_to_numeric(self, symbol: str, left: Node, right: Node) -> None:
+        """Compare an integer with a fraction by comparing it with the integer below or above."""
+        if left.type == "numeric":
+            symbol, left, right = MIRRORED[symbol], right, left
+        if left.type not in INTEGERS or self._columns(right):
+            raise NoProgram("numeric")
+        bound = _fixed(right)
+        self.value(left)
+        if bound is None:
+            self._constant(None)
+            self._emit(Op.EQUAL)
+            return
+        assert isinstance(bound, Decimal)
+        op, number_ = _beside(symbol, bound)
+        self._constant(number_)
+        self._emit(op)
+
+    # arrays
+
+    def _quantified(self, node: Quantified) -> None:
+        array = node.array
+        while isinstance(array, Shared):
+            array = array.node
+        if not self._columns(array):
+            self._quantified_constant(node, array)
+        elif isinstance(array, MakeArray):
+            self._try_each(node, array.items)
+        else:
+            raise NoProgram("a column of arrays")
+
+    def _try_each(self, node: Quantified, items: Sequence[Node]) -> None:
+        """Compare with items one by one; an error in any of them counts."""
+        if len(items) > MOST_TRIED or node.operator not in COMPARISONS:
+            raise NoProgram(node.operator)
+        for place, item in enumerate(items):
+            if place:
+                self._emit(Op.ALSO)
+            self._compare(node.operator, node.left, item)
+            if place:
+                self._emit(Op.AND if node.every else Op.OR)
+
+    def _quantified_constant(self, node: Quantified, array: Node) -> None:
+        found = _fixed(array)
+        if found is None:
+            self._instead(node.left, None)
+            return
+        assert isinstance(found, tuple)
+        element = element_of(array.type)
+        items = [item for item in found if item is not None]
+        if items:
+            self._known(node, element, items)
+        else:
+            self._instead(node.left, int(node.every))
+        if len(items) < len(found):
+            self._emit(Op.ALSO)
+            self._constant(None)
+            self._emit(Op.AND if node.every else Op.OR)
+
+    def _instead(self, node: Node, value: int | None) -> None:
+        """Push a constant in place of a node, whose errors count all the same."""
+        if node.type in MACHINE_TYPES and not isinstance(node, Column):
+            self.value(node)
+            self._emit(Op.DROP)
+        elif not isinstance(node, (Column, Const)):
+            raise NoProgram(node.type)
+        self._constant(value)
+
+    def _known(self, node: Quantified, element: str, items: list[Value]) -> None:
+        """Compare with constants of which none is NULL."""
+        if (node.operator, node.every) in (("=", False), ("<>", True)):
+            self._among(node.left, element, items)
+            if node.every:
+                self._emit(Op.NOT)
+        elif node.operator in ("<", "<=", ">", ">="):
+            greatest = node.operator.startswith("<") != node.every
+            chosen = scalar(extreme(_sequence(element, items), greatest=greatest))
+            self._compare(node.operator, node.left, Const(element, chosen))
+        else:
+            self._try_each(node, [Const(element, item) for item in items])
+
+    def _among(self, left: Node, element: str, items: list[Value]) -> None:
+        left = _integer_of(left)
+        if left.type == element == "uuid":
+            wanted = sorted({item for item in items if isinstance(item, bytes)})
+            self._rank(left, wanted)
+            keys = np.arange(len(wanted), dtype=np.int64) * 2 + 1
+        else:
+            self._key(left, element)
+            keys = _item_keys(left.type, element, items)
+        self._emit(Op.AMONG, self._data(keys), len(keys))
+
+
+def children(node: Node) -> tuple[Node, ...]:  # noqa: PLR0911 - one per kind
+    """Return the nodes right below a node."""
+    match node:
+        case Call():
+            return node.arguments
+        case Shared():
+            return (node.node,)
+        case Junction():
+            return node.operands
+        case Distinct():
+            return node.equal.arguments
+        case Quantified():
+            return (node.left, node.array)
+        case MakeArray():
+            return node.items
+        case Case():
+            pairs = (part for branch in node.branches for part in branch)
+            return (*pairs, node.otherwise)
+        case Not() | NullTest() | TruthTest():
+            return (node.operand,)
+    return ()
+
+
+def _fixed(node: Node) -> Value | None:
+    """Return the value of a node that reads no column; raise NoProgram if it is an error."""
+
+    def nothing(name: str) -> Vector:
+        raise AssertionError(name)
+
+    try:
+        return scalar(node.evaluate(Rows(nothing, 1)))
+    except FilterError as error:
+        raise NoProgram("a constant is an error") from error
+
+
+def _integer_of(node: Node) -> Node:
+    """Return the integer that was cast to numeric, which compares the same; else the node."""
+    while isinstance(node, Shared):
+        node = node.node
+    if isinstance(node, Call) and node.name == "cast" and node.type == "numeric":
+        inner = node.arguments[0]
+        return inner if inner.type in INTEGERS else node
+    return node
+
+
+def _beside(symbol: str, bound: Decimal) -> tuple[Op, int]:
+    """Return what an integer is compared with in place of ``bound``."""
+    floor = math.floor(bound)
+    if not _LEAST <= floor <= _GREATEST:
+        above = floor > 0
+        always = symbol == "<>" or symbol.startswith("<" if above else ">")
+    elif floor == bound:
+        return _COMPARE[symbol], floor
+    elif symbol in ("=", "<>"):
+        always = symbol == "<>"
+    else:
+        return (Op.LESS_EQUAL if symbol.startswith("<") else Op.GREATER), floor
+    return (Op.LESS_EQUAL if always else Op.GREATER), _GREATEST
+
+
+def _key_of(type_name: str, value: Value, other: str) -> int:
+    return int(comparison_keys(_sequence(type_name, [value]), other)[0])
+
+
+def _item_keys(left: str, element: str, items: list[Value]) -> I64:
+    """Return the sorted keys of items that a value of type ``left`` may equal."""
+    if element == "numeric":
+        if left not in INTEGERS:
+            raise NoProgram("numeric")
+        whole = {int(item) for item in items if isinstance(item, Decimal) and item == int(item)}
+        return np.array(sorted(x for x in whole if _LEAST <= x <= _GREATEST), np.int64)
+    if element not in MACHINE_TYPES or left not in MACHINE_TYPES:
+        raise NoProgram(element)
+    return np.unique(comparison_keys(_sequence(element, items), left))
+
+
+def _sequence(type_name: str, items: Sequence[Value]) -> Values:
+    return sequence(type_name, items)
+
+
+def _width(type_name: str) -> int:
+    return np.dtype(DTYPES[type_name]).itemsize

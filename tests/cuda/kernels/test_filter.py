@@ -1,0 +1,135 @@
+"""filter.cu runs programs as ``tests/filter_interpreter.py`` says, on columns that grow.
+
+FILTER_FUZZ_SEED replays a run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+
+from gpu import IndexParams
+from gpu.arrays import U8, Bool
+from gpu.cuda.device import Device
+from gpu.cuda_backend import CudaBackend
+from gpu.filter_program import FilterColumn, FilterProgram
+from gpu.rows import Rows as RawRows
+from server.filters import FilterError, parse
+from tests.cuda.conftest import MakeEmulated
+from tests.cuda.emulator import EmulatedDevice
+from tests.filter_interpreter import interpret
+from tests.fix_filters import column_view
+from tests.random_filters import COLUMNS, N_ROWS, Expressions, Rows
+
+SEED = int(os.environ.get("FILTER_FUZZ_SEED", str(random.SystemRandom().randrange(2**32))))
+#: Programs for each schedule.
+PROGRAMS = 150
+#: Programs of which every access is checked.
+CHECKED_PROGRAMS = 40
+
+
+def raw_rows() -> RawRows:
+    return RawRows(IndexParams(dim=4, metric="l2"))
+
+
+def random_programs(chance: random.Random, rows: Rows, count: int) -> Iterator[FilterProgram]:
+    """Yield ``count`` programs of random predicates over ``rows``."""
+    expressions, views = Expressions(chance), rows.views()
+    while count:
+        try:
+            expression = parse(expressions.predicate(3), None, COLUMNS)
+        except FilterError:
+            continue
+        program = expression.program(views.__getitem__)
+        if program is not None:
+            count -= 1
+            yield program
+
+
+def columns_of(rows: Rows, n_rows: int = N_ROWS) -> Mapping[str, FilterColumn]:
+    return {k: FilterColumn(v.values[:n_rows], v.valid[:n_rows]) for k, v in rows.views().items()}
+
+
+def bits(flags: Bool) -> U8:
+    return np.packbits(flags, bitorder="little")
+
+
+def agree(
+    found: U8 | None,
+    program: FilterProgram,
+    columns: Mapping[str, FilterColumn],
+    alive: Bool,
+    first: int,
+) -> bool:
+    """Whether bits from row ``first`` on, None for an error, are what the definition says."""
+    later = np.arange(len(alive)) >= first
+    wanted, failed = interpret(program, columns, alive & later)
+    if failed or found is None:
+        return failed and found is None
+    _, dead_too = interpret(program, columns, later)
+    # Of dead rows with an error the answer may be anything.
+    compared = alive[first:] if dead_too else np.ones(len(alive) - first, np.bool_)
+    got = np.unpackbits(found, bitorder="little").astype(np.bool_)
+    assert not got[len(compared) :].any()
+    return not ((got[: len(compared)] != wanted[first:]) & compared).any()
+
+
+def compare(device: Device, count: int) -> None:
+    print(f"FILTER_FUZZ_SEED={SEED}")
+    chance = random.Random(SEED)
+    rows = Rows(chance)
+    columns, raw = columns_of(rows), raw_rows()
+    backend = CudaBackend(device, small_filter=0)
+    for program in random_programs(chance, rows, count):
+        share, first = chance.choice([0.05, 0.7, 1.0]), chance.choice([0, 32, 64])
+        alive = np.array([chance.random() < share for _ in range(N_ROWS)])
+        span = range(first, N_ROWS)
+        found = backend.filter_rows(raw, columns, program, bits(alive), span)
+        assert agree(found, program, columns, alive, first), program
+
+
+def test_random_programs_mean_what_the_definition_says(device: Device) -> None:
+    compare(device, PROGRAMS)
+
+
+def test_no_access_is_wrong(checked: EmulatedDevice) -> None:
+    compare(checked, CHECKED_PROGRAMS)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_columns_are_brought_up_as_they_grow(lazy: bool, emulated: MakeEmulated) -> None:
+    chance, rng = random.Random(SEED), np.random.default_rng(SEED)
+    n = 150_000  # past the first capacity, and past its double
+    values, valid = rng.integers(0, 100, n).astype(np.int32), rng.random(n) < 0.9
+    view = column_view("int4", [1])
+    program = parse("i < 30", None, {"i": "int4"}).program(lambda name: view)
+    assert program is not None
+    backend, raw = CudaBackend(emulated(lazy=lazy), small_filter=0), raw_rows()
+    alive = np.full(n // 8, 255, np.uint8)
+    for end in (1, 31, 33, 1000, 1001, 65_536, 65_537, n):
+        column = {"i": FilterColumn(values[:end], valid[:end])}
+        first = chance.choice([0, end // 2, end - 1]) // 32 * 32
+        found = backend.filter_rows(raw, column, program, alive, range(first, end))
+        assert found is not None
+        kept = (values[first:end] < 30) & valid[first:end]
+        np.testing.assert_array_equal(found, bits(kept))
+
+
+def test_without_room_the_host_filters_and_nothing_stays(emulated: MakeEmulated) -> None:
+    backend, raw = CudaBackend(emulated(total_bytes=4 << 20), small_filter=0), raw_rows()
+    n, view = 1_000_000, column_view("int8", [1])
+    program = parse("i < 30", None, {"i": "int8"}).program(lambda name: view)
+    assert program is not None
+    before = backend.device.memory().free_bytes
+    column = {"i": FilterColumn(np.zeros(n, np.int64), np.ones(n, np.bool_))}
+    alive = np.full(n // 8, 255, np.uint8)
+    assert backend.filter_rows(raw, column, program, alive, range(n)) is None
+    assert backend.columns_refused == 1
+    assert backend.device.memory().free_bytes == before
+    few = {"i": FilterColumn(column["i"].values[:100], column["i"].valid[:100])}
+    other = raw_rows()
+    assert backend.filter_rows(other, few, program, alive, range(100)) is not None
