@@ -33,6 +33,8 @@ from .traffic import Report
 
 #: Pattern of host memory that a lazy download has not reached yet.
 NOT_YET = 0xDD
+#: A compute capability that every kernel is for.
+_NEWEST = 999
 _MODULES: dict[tuple[str, ...], Module] = {}
 _RUNNING = threading.RLock()  # the runtime has one state; reentrant, as a finalizer may run inside
 
@@ -171,7 +173,7 @@ class EmulatedDevice:
                 f" the device has {self.shared_bytes} for one block"
             )
         with self._lock:
-            instance = self._instance(kernel)
+            instance = self.compiled(kernel)
             values = [_value(a) for a in arguments]
             instance.check(values)
             used = self._allocations_of(values)
@@ -237,10 +239,13 @@ class EmulatedDevice:
         found = (self._memory.find(int(v)) for v in values if v.dtype == np.uint64)
         return [a for a in found if a is not None]
 
-    def _instance(self, kernel: Kernel) -> Instance:
+    def compiled(self, kernel: Kernel) -> Instance:
+        """Compile and load a kernel; BackendError: not for cards of this compute capability."""
         names = tuple(self._instances.get(kernel.stem, ()))
         if self._sources == compiling.KERNELS:
             names = names_of(kernel.stem, self.compute_capability)
+            if kernel.name in set(names_of(kernel.stem, _NEWEST)) - set(names):
+                raise BackendError(f"{kernel.name} is not for sm_{self.compute_capability}")
         if kernel.name not in names:
             names = (kernel.name,)
         defines = (f"__CUDA_ARCH__={self.compute_capability * 10}", *self._defines)

@@ -7,6 +7,8 @@
 __forceinline__ uint4 load_streaming(const uint4* p) { return *p; }
 __forceinline__ unsigned load_relaxed(const unsigned* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 
+// Before sm_80 as in compat.cuh: copies are done at once, and there is no mma to run.
+#if __CUDA_ARCH__ >= 800
 __forceinline__ void cp_async_16(void* shared, const void* global) {
   uint4 v = *(const uint4*)global;
   emu::cp_async(shared, &v);
@@ -17,8 +19,14 @@ template <int N> __forceinline__ void cp_async_wait() {  // the data lands only 
   void* shared;
   while (emu::cp_async_next(N, &shared, &v)) *(uint4*)shared = v;
 }
+#else
+__forceinline__ void cp_async_16(void* shared, const void* global) { *(uint4*)shared = *(const uint4*)global; }
+inline void cp_async_commit() {}
+template <int N> __forceinline__ void cp_async_wait() {}
+#endif
 
 inline void mma_m16n8k16(float (&acc)[4], const unsigned (&a)[4], const unsigned (&b)[2], EMU_HERE) {
+  if (__CUDA_ARCH__ < 800) emu::fail("mma.m16n8k16 is of sm_80", EMU_PLACE);
   emu::Quiet quiet;
   unsigned in[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
   auto* given = emu::collective(~0u, emu::OP_MMA, in, sizeof in, EMU_PLACE);
@@ -40,6 +48,7 @@ inline void mma_m16n8k16(float (&acc)[4], const unsigned (&a)[4], const unsigned
 
 namespace emu {
 template <int N> __forceinline__ void ldmatrix(unsigned (&r)[N], const void* row, Place at) {
+  if (__CUDA_ARCH__ < 750) fail("ldmatrix is of sm_75", at);
   uint4 mine = uint4(0, 0, 0, 0);
   if (lane() < 8 * N) mine = *(const uint4*)row;  // the checker sees the row's read by the lane that names it
   Quiet quiet;

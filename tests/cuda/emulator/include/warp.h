@@ -62,7 +62,7 @@ template <class T> inline unsigned __match_any_sync(unsigned mask, T v, EMU_HERE
 #define EMU_REDUCE(name, combined)                                                                  \
   template <class T> inline T name(unsigned mask, T v, EMU_HERE) {                                  \
     static_assert(std::is_integral<T>::value && sizeof(T) == 4, #name " takes 32-bit integers");    \
-    static_assert(__CUDA_ARCH__ >= 800, #name " is of sm_80");                                      \
+    static_assert(__CUDA_ARCH__ >= 800 && sizeof(T), #name " is of sm_80"); /* where it is used */  \
     emu::Quiet quiet;                                                                               \
     auto* values = emu::collective(mask, emu::OP_REDUCE, &v, 4, EMU_PLACE);                         \
     T r{};                                                                                          \
