@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
 
 from server.auth import Scope
 
@@ -22,20 +23,20 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 HeaderKey = Annotated[str | None, Security(_header)]
 
 
-def check_key(server: Context, request: Request, needed: Scope) -> None:
-    """Raise NoKey or KeyTooWeak unless the request's key has the scope ``needed``."""
+def check_key(server: Context, headers: Headers, needed: Scope) -> None:
+    """Raise NoKey or KeyTooWeak unless the key in a request's headers has the scope ``needed``."""
     if server.keyring.is_open:
         return
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
     bearer = credentials.strip() if scheme.lower() == "bearer" else ""
-    server.keyring.require(bearer or request.headers.get("x-api-key"), needed)
+    server.keyring.require(bearer or headers.get("x-api-key"), needed)
 
 
 async def may_read(server: Server, request: Request, _bearer: Bearer, _key: HeaderKey) -> None:
     """Raise NoKey or KeyTooWeak unless the caller may search and look."""
-    check_key(server, request, Scope.READ)
+    check_key(server, request.headers, Scope.READ)
 
 
 async def may_admin(server: Server, request: Request, _bearer: Bearer, _key: HeaderKey) -> None:
     """Raise NoKey or KeyTooWeak unless the caller may change things."""
-    check_key(server, request, Scope.ADMIN)
+    check_key(server, request.headers, Scope.ADMIN)

@@ -66,7 +66,7 @@ class ExpressLane:
 
     async def _answer(self, call: _Call, name: str, request: Request) -> Response:
         try:
-            check_key(self._context, request, call.scope)
+            check_key(self._context, request.headers, call.scope)
             return await call.endpoint(name, request, self._context)
         except ClientDisconnect:
             return nobody()
