@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -17,11 +17,13 @@ from server.searching import check_queries
 
 from .errors import SqlError
 from .expressions import OTHER_TYPES
-from .parameters import Values
-from .plans import Plan, distance_name, no_query
+from .parameters import Values, items_of, meaning_of, parameters_in
+from .plans import Plan, distance_name, no_query, reads_distances
 from .tables import IndexTable
 from .types import from_text, type_named
 
+#: Items of arrays in a condition that is kept for the next execution.
+_MOST_KEPT_ITEMS = 10_000
 _CONSISTENCIES = ("eventual", "session", "strong")
 
 
@@ -32,7 +34,8 @@ class Bound:
     ``vectors``: f32[d] of each distance slot, None where there is none. ``wanted``: rows up to the
     end of LIMIT and k, None for all; ``offset`` of them are skipped. ``below``: the search stops
     at this distance; ``inclusive``: only beyond it. ``echoes``: values of the light form as given.
-    ``nothing``: a comparison with NULL keeps no row.
+    ``nothing``: a comparison with NULL keeps no row. ``mask_key``: by value, what ``filters`` mean
+    in any state of the index; None where their answer cannot be kept.
     """
 
     plan: Plan
@@ -42,6 +45,7 @@ class Bound:
     limit: int | None = None
     offset: int = 0
     filters: tuple[Filter, ...] = ()
+    mask_key: Hashable = None
     by_distance: bool = False
     below: float | None = None
     inclusive: bool = False
@@ -71,7 +75,25 @@ def bind(plan: Plan, values: Values, *, sampling: bool = False) -> Bound:
     """
     if not (plan.searching or sampling or plan.sample is not None) and plan.asks_for_search:
         raise no_query(plan.table)
-    return _Binder(plan, values).bind()
+    before: Bound | None = plan.memo.get("bound")
+    if before is not None and (again := _Binder(plan, values).bind_again(before)) is not None:
+        return again
+    bound = _Binder(plan, values).bind()
+    if "repeats" not in plan.memo:
+        plan.memo["repeats"] = _repeats(plan)
+    if plan.memo["repeats"] and not bound.nothing:
+        plan.memo["bound"] = bound
+    return bound
+
+
+def _repeats(plan: Plan) -> bool:
+    """Whether executions differ in the search's vector and in the values of the condition only."""
+    if not plan.searching or len(plan.vectors) > 1:
+        return False
+    fixed = [tree for name, tree in plan.light.items() if name != "query"]
+    fixed += [tree for _, tree in plan.bounds]
+    fixed += [tree for tree in (plan.limit, plan.offset) if tree is not None]
+    return not any(parameters_in(tree) for tree in (*fixed, *plan.minimum_lsn))
 
 
 class _Binder:
@@ -90,6 +112,7 @@ class _Binder:
         recall, lsn = light.get("recall_target"), self._min_lsn()
         wanted = (limit is not None and not plan.counting) or k is not None
         below, inclusive, conditions = self._bounds(stops=wanted and plan.searching)
+        filters, mask_key = self._filters(light.get("filter"), conditions)
         bound = Bound(
             plan=plan,
             values=self._values,
@@ -97,7 +120,8 @@ class _Binder:
             k=_checked_k(k),
             limit=limit,
             offset=self._count(plan.offset, "OFFSET") or 0,
-            filters=tuple(self._filters(light.get("filter"), conditions)),
+            filters=filters,
+            mask_key=mask_key,
             by_distance=plan.by_distance or self._orders_by_query(vectors),
             below=below,
             inclusive=inclusive,
@@ -108,6 +132,25 @@ class _Binder:
             nothing=self._nothing,
         )
         return bound
+
+    def bind_again(self, before: Bound) -> Bound | None:
+        """Return an execution like ``before``, with other values; None if it is not like it."""
+        vector = self._vector(0, self._plan.vectors[0])
+        if vector is None:
+            return None
+        bound, filters, mask_key = before, before.filters, before.mask_key
+        if self._plan.condition is not None and parameters_in(self._plan.condition):
+            if bound.below is None and self._plan.bounds:
+                return None  # bounds are conditions here
+            filters, mask_key = self._filters(bound.echoes.get("filter"), [])
+        return replace(
+            bound,
+            values=self._values,
+            vectors=(vector,),
+            filters=filters,
+            mask_key=mask_key,
+            echoes={**bound.echoes, "query": _echo(self._plan.table, vector)},
+        )
 
     # vectors
 
@@ -200,16 +243,40 @@ class _Binder:
                 below, inclusive = value, operator == "<="
         return below, inclusive, []
 
-    def _filters(self, text: object, conditions: list[Syntax]) -> list[Filter]:
+    def _filters(
+        self, text: object, conditions: list[Syntax]
+    ) -> tuple[tuple[Filter, ...], Hashable]:
+        """Return the filters of WHERE and of the light form, and what they mean by value."""
         plan = self._plan
         filters: list[Filter] = []
+        said = ""
+        values: tuple[Hashable, ...] = ()
         if isinstance(text, str) and text.strip():
             filters.append(light_filter(plan.table, text))
+            said = text
         trees = [*([plan.condition] if plan.condition else []), *conditions]
         if trees:
             tree = trees[0] if len(trees) == 1 else syntax.Junction(True, tuple(trees), 0)
-            filters.append(check_condition(tree, dict(self._values), plan.types))
-        return filters
+            found, meaning = self._condition(tree)
+            filters.append(found)
+            values = meaning
+        if any(reads_distances(one) for one in trees):
+            return tuple(filters), None
+        return tuple(filters), ("sql", plan.table.name, said, *values) if filters else None
+
+    def _condition(self, tree: Syntax) -> tuple[Filter, tuple[Hashable, ...]]:
+        """Return a checked condition and what it means by value; the last one is kept."""
+        memo, values = self._plan.memo, self._values
+        if memo.get("tree") is not tree:
+            memo["tree"], memo["text"], memo["checked"] = tree, repr(tree), (None, None)
+            memo["places"] = parameters_in(tree)
+        meaning = (memo["text"], *(meaning_of(values.get(place)) for place in memo["places"]))
+        known, checked = memo["checked"]
+        if known != meaning:
+            checked = check_condition(tree, dict(values), self._plan.types)
+            if sum(items_of(values.get(place)) for place in memo["places"]) <= _MOST_KEPT_ITEMS:
+                memo["checked"] = meaning, checked
+        return checked, meaning
 
 
 @lru_cache(1024)

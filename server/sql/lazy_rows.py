@@ -9,7 +9,7 @@ from functools import partial
 from server.state import MirrorState
 
 from .binding import Bound
-from .hits import Batch, count
+from .hits import Batch, OneSearch, count
 from .outputs import Page, rows_of, writers
 from .running import Runner
 
@@ -39,34 +39,68 @@ class LazyRows:
     """
 
     def __init__(
-        self, state: MirrorState, bound: Bound, found: Iterator[Batch], runner: Runner
+        self, state: MirrorState, bound: Bound, found: Iterator[Batch] | OneSearch, runner: Runner
     ) -> None:
+        """``found``: what the rows are, or the search that finds them."""
         self._state, self._bound, self._found = state, bound, found
         self._runner, self._begun = runner, False
         self._made: list[Row] = []
         self._left: Batch | None = None
-        self._ended = False
-        self._working: asyncio.Future[None] | None = None
+        self._ended = self._working = False
+        self._error: Exception | None = None
+        self._waiting: asyncio.Future[None] | None = None
         self._writers = writers(bound)
 
     async def fetch(self, limit: int) -> list[Row]:
         """Return the next ``limit`` rows; raise what computing them raises."""
-        if self._working is not None and not self._working.done():
-            await asyncio.wait([self._working])
-        while len(self._made) < limit and not self._ended:
-            wanted = min(limit - len(self._made), _STEP_ROWS)
-            # The search is part of the first step, and of others of an answer without an end.
-            kind = id(self._bound.plan), self._bound.wanted, wanted, self._begun
-            self._begun = True
-            self._working = self._runner.start(kind, partial(self._make, wanted))
-            await asyncio.shield(self._working)
-        rows, self._made = self._made[:limit], self._made[limit:]
+        while self._working or not (len(self._made) >= limit or self._ended or self._error):
+            if not self._working:
+                self._begin(min(limit - len(self._made), _STEP_ROWS))
+            await self._worked()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if len(self._made) <= limit:
+            rows, self._made = self._made, []
+        else:
+            rows, self._made = self._made[:limit], self._made[limit:]
         return rows
 
-    def _make(self, wanted: int) -> None:
+    def _begin(self, wanted: int) -> None:
+        """Let up to ``wanted`` rows be made."""
+        bound = self._bound
+        # The search is part of the first step, and of others of an answer without an end.
+        kind = id(bound.plan), bound.wanted, wanted, self._begun
+        self._begun = True
+        if isinstance(self._found, OneSearch):
+            self._runner.post_search(
+                kind, self._found, partial(self._make_of, wanted), self._have_worked
+            )
+        else:
+            self._runner.post(kind, partial(self._make, wanted, self._found), self._have_worked)
+        self._working = True
+
+    async def _worked(self) -> None:
+        self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+
+    def _have_worked(self, result: Exception | None) -> None:
+        self._working, self._error = False, result
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def _make_of(self, wanted: int, found: Iterator[Batch]) -> None:
+        """Make rows of what the search has found."""
+        self._found = found
+        self._make(wanted, found)
+
+    def _make(self, wanted: int, found: Iterator[Batch]) -> None:
         """Make up to ``wanted`` rows, in a thread."""
         while wanted > 0 and not self._ended:
-            batch = self._left or next(self._found, None)
+            batch = self._left or next(found, None)
             self._left = None
             if batch is None:
                 self._ended = True

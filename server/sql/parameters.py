@@ -7,7 +7,11 @@ compared with; text where nothing tells (Postgres' documentation, section 10.2, 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+
+import numpy as np
 
 from server.filters import Typed, syntax
 from server.filters.sqltypes import SCALARS, element_of
@@ -24,6 +28,9 @@ from .types import INT4, INT8, TEXT, VECTOR, type_named, type_of
 #: Canonical names of the types that clients see under another name.
 _AS_TEXT = {"varchar": "text", "bpchar": "text", "name": "text"}
 Values = Mapping[int, object]
+
+#: Longest text that is compared as it is.
+_SHORT_CHARACTERS = 200
 
 
 def canonical(oid: int) -> str | None:
@@ -162,3 +169,41 @@ def _uuid(value: object) -> object:
 
 def _value(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
+
+
+def parameters_in(tree: Syntax) -> tuple[int, ...]:
+    """Return the numbers of the parameters, lifted literals and stand-ins in an expression."""
+    found = {
+        part.key
+        for part in parts(tree)
+        if isinstance(part, syntax.Parameter) and isinstance(part.key, int)
+    }
+    return tuple(sorted(found))
+
+
+def items_of(value: object) -> int:
+    """Return how many items a value of ``values_of`` has, if it is an array."""
+    inner = value.value if isinstance(value, Typed) else value
+    return len(inner) if isinstance(inner, tuple) else 0
+
+
+def meaning_of(value: object) -> Hashable:
+    """Return what tells values of ``values_of`` apart: short, however long the value is.
+
+    By type and by what is written: numbers that are equal need not mean the same (-0, 1 and 1.0).
+    """
+    kind, inner = (value.type, value.value) if isinstance(value, Typed) else ("", value)
+    if type(inner) is int or (type(inner) is str and len(inner) <= _SHORT_CHARACTERS):
+        return kind, inner
+    return kind, type(inner), blake2b(_written(inner), digest_size=16).digest()
+
+
+def _written(value: object) -> bytes:
+    if isinstance(value, tuple):
+        try:
+            return array("q", value).tobytes()
+        except (TypeError, OverflowError):
+            pass  # NULLs, or no integers
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    return repr(value).encode(errors="surrogatepass")

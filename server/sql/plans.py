@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from server.filters import syntax
 from server.filters.syntax import Syntax, parts, rewritten
@@ -75,6 +76,8 @@ class Plan:
     counting: bool = False
     function: bool = False
     minimum_lsn: tuple[Syntax, ...] = ()
+    #: What binding.py has worked out and may use again.
+    memo: dict[str, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @property
     def types(self) -> dict[str, str]:

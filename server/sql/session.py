@@ -26,7 +26,7 @@ from .errors import SqlError
 from .explaining import UNSERVED_LINE, explain
 from .failures import as_sql_error, statement_timeout
 from .grammar import check_syntax
-from .hits import batches, sampled
+from .hits import OneSearch, batches, sampled
 from .lazy_rows import CountedRows, FixedRows, LazyRows, Row
 from .lifting import Lifted, lift, split
 from .login import Login
@@ -71,7 +71,8 @@ class SqlSessions:
 
     def __init__(self, world: SqlWorld) -> None:
         self._world, self._statements = world, Statements(world.catalog)
-        self._runner = Runner(world.searchers, world.settings.server.max_queued_searches)
+        server = world.settings.server
+        self._runner = Runner(world.searchers, server.max_queued_searches, server.max_batch_queries)
 
     def open(self, login: Login) -> Session:
         """Return the session of a connection."""
@@ -231,7 +232,9 @@ class Session:
                 rows: Rows = CountedRows(state, bound, runner)
             else:
                 whole = sampling and plan.sample is None and not plan.searching
-                found = sampled(state) if whole else batches(state, bound)
+                found = (
+                    sampled(state) if whole else OneSearch.of(state, bound) or batches(state, bound)
+                )
                 rows = LazyRows(state, bound, found, runner)
             return _Guarded(self, rows, text)
 
