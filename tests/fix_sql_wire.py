@@ -74,6 +74,9 @@ class ScriptedSession:
     def begin_implicit(self) -> None:
         """Do nothing: no statement does anything that could be undone."""
 
+    def begin_pipelined(self) -> None:
+        """Do nothing."""
+
     def end_implicit(self) -> None:
         """Do nothing."""
 

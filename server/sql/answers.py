@@ -85,8 +85,12 @@ class SqlSession(Protocol):
         """Before each of several statements of a simple query: make them one transaction."""
         ...
 
+    def begin_pipelined(self) -> None:
+        """Before each statement of an extended query: those up to its Sync are one transaction."""
+        ...
+
     def end_implicit(self) -> None:
-        """End that transaction, if no statement has; undone if ``failed`` was called."""
+        """End either transaction, if no statement has; undone if ``failed`` was called."""
         ...
 
     async def prepare(self, text: str, oids: Sequence[int]) -> Prepared:

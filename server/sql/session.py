@@ -116,6 +116,10 @@ class Session:
         """Make several statements one transaction."""
         self._transactions.begin_implicit()
 
+    def begin_pipelined(self) -> None:
+        """Make the statements up to a Sync one transaction."""
+        self._transactions.begin_pipelined()
+
     def end_implicit(self) -> None:
         """End that transaction."""
         self._transactions.end_implicit()

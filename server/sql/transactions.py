@@ -6,6 +6,8 @@ Invariants:
 - After an error in a block nothing but its end or ROLLBACK TO is done.
 - ROLLBACK TO closes the cursors declared since the savepoint and takes back what was SET.
 - The statements of one simple query are one transaction, as far as they do not begin or end one.
+- So are those of an extended query up to its Sync. The first of them does not know that more come:
+  to it, as in Postgres, there is no block.
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ class _Savepoint:
 class Block:
     """One transaction. ``pinned``: index name -> state. ``analyzing``: tables being analyzed.
 
-    ``strong``: indexes whose state had all that was committed when it was pinned.
+    ``strong``: indexes whose state had all that was committed when it was pinned. ``lone``: of an
+    extended query of which one statement has come so far.
     """
 
     variables: dict[str, str]
     explicit: bool
     failed: bool = False
+    lone: bool = False
     pinned: dict[str, MirrorState] = field(default_factory=dict)
     strong: set[str] = field(default_factory=set)
     analyzing: set[str] = field(default_factory=set)
@@ -61,8 +65,8 @@ class Transactions:
 
     @property
     def open(self) -> bool:
-        """Whether a block is open, be it only that of a simple query."""
-        return self._block is not None
+        """Whether a block is open, be it only that of several statements sent together."""
+        return self._block is not None and not self._block.lone
 
     @property
     def explicit(self) -> bool:
@@ -77,9 +81,9 @@ class Transactions:
         """Open a block, or make that of a simple query one; False if one is open already."""
         if self.explicit:
             return False
-        if self._block is None:
-            self.begin_implicit()
-        self.current().explicit = True
+        self.begin_implicit()
+        block = self.current()
+        block.explicit, block.lone = True, False
         return True
 
     def begin_implicit(self) -> None:
@@ -87,8 +91,15 @@ class Transactions:
         if self._block is None:
             self._block = Block(self._variables.saved(), explicit=False)
 
+    def begin_pipelined(self) -> None:
+        """Open the block of the statements up to a Sync; the second finds it open."""
+        if self._block is None:
+            self._block = Block(self._variables.saved(), explicit=False, lone=True)
+        else:
+            self._block.lone = False
+
     def end_implicit(self) -> None:
-        """Close the block of a simple query, if it is that; committed unless it has failed."""
+        """Close the block of statements sent together; committed unless it has failed."""
         if not self.explicit:
             self.end(commit=True)
 
@@ -132,16 +143,16 @@ class Transactions:
     def set_variable(self, name: str, value: str | None, *, local: bool) -> str | None:
         """SET, or SET LOCAL, which ends with the block; return a notice if there is one."""
         before = self._variables.changed(name)
-        if local and self._block is None:
-            self._variables.set(name, value)
-            self._variables.put_back({name: before})
-            return "SET LOCAL can only be used in transaction blocks"
         notice = self._variables.set(name, value)
-        if self._block is not None:
+        if local and not self.open:
+            notice = "SET LOCAL can only be used in transaction blocks"
+        if self._block is None:
             if local:
-                self._block.local.setdefault(name, before)
-            else:
-                self._block.local.pop(name, None)
+                self._variables.put_back({name: before})
+        elif local:
+            self._block.local.setdefault(name, before)
+        else:
+            self._block.local.pop(name, None)
         return notice
 
     # savepoints
@@ -182,7 +193,7 @@ class Transactions:
 
     def declare(self, cursor: Cursor) -> None:
         """Open a cursor."""
-        if self._block is None and not cursor.hold:
+        if not (self.open or cursor.hold):
             raise SqlError("25P01", "DECLARE CURSOR can only be used in transaction blocks")
         if cursor.name in self.cursors:
             raise SqlError("42P03", f'cursor "{cursor.name}" already exists')

@@ -4,6 +4,7 @@ Source: Postgres documentation, "Message Flow". Invariants:
 
 - Each Query and each Sync is answered by exactly one ReadyForQuery, whatever went wrong.
 - After an error in an extended query everything up to the next Sync is skipped.
+- The statements of an extended query up to its Sync are one transaction.
 - Messages are answered in the order in which they came; what has been asked ahead waits unread.
 - Rows are fetched and sent a batch at a time, so that neither a long answer nor a slow reader makes
   memory grow, and others get their turn in between.
@@ -69,7 +70,8 @@ class Conversation:
         self._held = Holdings(2 * limits.max_message_bytes)
         session.named = Named(self._held)
         self._told = session.reported
-        self._skipping = False
+        #: Whether statements have run since the last Sync: a transaction is open.
+        self._skipping = self._pipelining = False
         self._extended: dict[int, Callable[[bytes], Awaitable[None]]] = {
             ord("P"): self._parse,
             ord("B"): self._bind,
@@ -92,7 +94,7 @@ class Conversation:
 
     def _patience(self) -> tuple[float, Callable[[], SqlError]]:
         """Return how long to wait for the next message, and what makes the error after that."""
-        if self._session.status == "I":
+        if self._session.status == "I" and not self._pipelining:
             return self._limits.idle_timeout_s, _idle
         return self._limits.idle_in_transaction_timeout_s, _idle_in_transaction
 
@@ -146,6 +148,7 @@ class Conversation:
         self._stream.write(messages.READY[self._session.status])
 
     async def _end_of_request(self) -> None:
+        self._pipelining = False
         self._session.end_implicit()
         if self._session.status == "I":
             self._held.close_portals()
@@ -249,6 +252,8 @@ class Conversation:
         if prepared is None:
             self._stream.write(messages.EMPTY_QUERY)
             return
+        self._pipelining = True
+        self._session.begin_pipelined()
         with self._counted:
             if portal.answer is None:
                 portal.answer = await self._session.run(prepared, portal.parameters)
