@@ -148,6 +148,11 @@ class CupyDevice:
         limit = self.options.memory_limit_bytes
         return MemoryInfo(free if limit is None else min(free, limit - used), int(total))
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the card that the pool holds, given out or not."""
+        return int(self._pool.total_bytes())
+
     def stream(self) -> CupyStream:
         """Make a stream that does not synchronise with the default one."""
         with self.calling("making a stream") as cupy:

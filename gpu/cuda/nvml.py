@@ -52,6 +52,30 @@ def count_cards(library: ModuleType | None = None) -> int:
     return _asked(nvml, lambda: int(nvml.nvmlDeviceGetCount())) or 0
 
 
+def memory_used(library: ModuleType | None = None) -> dict[str, int]:
+    """Return the bytes in use on each card by its place (``0000:65:00.0``); empty: no driver."""
+    nvml = library or _library()
+    if nvml is None:
+        return {}
+    used = (_place_and_used(nvml, number) for number in range(count_cards(nvml)))
+    return dict(pair for pair in used if pair is not None)
+
+
+def _place_and_used(nvml: Any, number: int) -> tuple[str, int] | None:
+    try:
+        card = nvml.nvmlDeviceGetHandleByIndex(number)
+        place = short_place(nvml.nvmlDeviceGetPciInfo(card).busId)
+        return place, int(nvml.nvmlDeviceGetMemoryInfo(card).used)
+    except nvml.NVMLError:
+        return None
+
+
+def short_place(place: str | bytes) -> str:
+    """Return a PCI address as CUDA writes it: NVML's has eight digits of the domain."""
+    text = place.decode() if isinstance(place, bytes) else place
+    return text.strip("\0").lower()[-len("0000:65:00.0") :]
+
+
 def read_card(pci_bus_id: str, library: ModuleType | None = None) -> CardHealth | None:
     """Return the state of the card at ``0000:65:00.0``; None where NVML does not know it."""
     nvml = library or _library()

@@ -15,8 +15,8 @@ from .slab import GROWTH
 from .topk import KEY_BYTES, MOST_RESULTS
 
 GIB = 1 << 30
-#: What a CUDA context and the loaded kernels take beside our memory. Not measured: drivers'
-#: documentation gives none; reports range from 250 to 500 MiB.
+#: What a CUDA context and the loaded kernels take beside our memory, where nobody has measured it
+#: (``context.py``): drivers' documentation gives none; reports range from 250 to 500 MiB.
 CONTEXT_BYTES = 500 << 20
 #: Share of a card's memory that one may count on; the rest is the driver's and ECC's.
 USABLE_SHARE = 0.95
@@ -71,7 +71,12 @@ class MemoryPlan:
 
 
 def plan_memory(
-    params: IndexParams, rows: int, raw_location: RawLocation = "device", threads: int = 8
+    params: IndexParams,
+    rows: int,
+    raw_location: RawLocation = "device",
+    *,
+    threads: int = 8,
+    context_bytes: int = CONTEXT_BYTES,
 ) -> MemoryPlan:
     """Plan for ``rows`` row versions of an index; ``threads`` search at the same time."""
     nlist = params.nlist or default_nlist(rows)
@@ -89,7 +94,7 @@ def plan_memory(
         "codec": _codec_bytes(params, nlist, m),
         "bitmaps": 4 * (rows // 8),
         "searches": max(RESERVE_BYTES, threads * _search_bytes(layout, params, nlist)),
-        "context": CONTEXT_BYTES,
+        "context": context_bytes,
     }
     host = {"raw_vectors": rows * (params.dim * itemsize + 4), "bitmaps": 2 * (rows // 8)}
     return MemoryPlan(params, rows, nlist, m, device, host, sum(device.values()) + lists)

@@ -6,9 +6,12 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from gpu import BadInput, IndexParams
+from gpu import BackendError, BadInput, IndexParams, open_backend
+from gpu.cuda.context import measured_context_bytes
+from gpu.cuda.cupy_device import CupyDevice
 from gpu.cuda.options import RawLocation
-from gpu.cuda.planning import CARDS, GIB, MemoryPlan, plan_memory
+from gpu.cuda.planning import CARDS, CONTEXT_BYTES, GIB, MemoryPlan, plan_memory
+from gpu.cuda_backend import CudaBackend
 
 from .options import JsonOption
 from .output import CommandFailed, Exit, console, print_json, table
@@ -21,7 +24,7 @@ _LABELS = {
     "codec": "centroids, rotation, codebooks",
     "bitmaps": "bitmaps of rows",
     "searches": "searches under way",
-    "context": "CUDA context and kernels (assumed)",
+    "context": "CUDA context and kernels (assumed unless told)",
 }
 
 
@@ -34,6 +37,12 @@ def plan(
     code_bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
     m: Annotated[int | None, typer.Option(help="Sub-quantizers; else the default.")] = None,
     nlist: Annotated[int | None, typer.Option(help="Lists; else the default.")] = None,
+    context_mib: Annotated[
+        int | None, typer.Option(min=0, help="MiB of CUDA's context and kernels; else assumed.")
+    ] = None,
+    measure_context: Annotated[
+        bool, typer.Option("--measure-context", help="Measure them on this machine's card.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print the bytes an index takes on a card and on the host, and which cards hold it."""
@@ -44,11 +53,34 @@ def plan(
         params = IndexParams(dim=dims, m=m, nlist=nlist, **given)
     except BadInput as error:
         raise CommandFailed(str(error), Exit.USAGE) from error
-    made = plan_memory(params, rows, cast(RawLocation, raw))
+    context_bytes = _context_bytes(context_mib, measure_context)
+    made = plan_memory(params, rows, cast(RawLocation, raw), context_bytes=context_bytes)
     if as_json:
         print_json(_object(made))
     else:
         _show(made)
+
+
+def _context_bytes(given_mib: int | None, measure: bool) -> int:
+    if given_mib is not None and measure:
+        raise CommandFailed("give --context-mib or --measure-context, not both", Exit.USAGE)
+    if given_mib is not None:
+        return given_mib << 20
+    if not measure:
+        return CONTEXT_BYTES
+    try:
+        return measured_context_bytes(_warm_card)
+    except BackendError as error:
+        raise CommandFailed(f"--measure-context needs a card: {error}") from error
+
+
+def _warm_card() -> CupyDevice:
+    """Open the first card and load every kernel, as a server does at its start."""
+    backend = open_backend("cuda")
+    backend.warm_up()
+    assert isinstance(backend, CudaBackend)
+    assert isinstance(backend.device, CupyDevice)
+    return backend.device
 
 
 def _object(made: MemoryPlan) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from gpu import Index, IndexParams
+from gpu import BackendError, Index, IndexParams
+from gpu.cuda.context import measured_context_bytes
+from gpu.cuda.nvml import memory_used
 from gpu.cuda.planning import CARDS, CONTEXT_BYTES, plan_memory
 from gpu.params import default_nlist
 from server.cli import main
@@ -38,6 +42,26 @@ def test_raw_rows_that_stay_on_the_host_take_nothing_on_the_card() -> None:
     assert device.host == pinned.host
 
 
+def test_the_context_is_what_one_says() -> None:
+    params = IndexParams(dim=128, metric="l2")
+    known, small = plan_memory(params, 1000), plan_memory(params, 1000, context_bytes=7 << 20)
+    assert known.device_bytes - small.device_bytes == CONTEXT_BYTES - (7 << 20)
+
+
+def test_a_context_is_what_a_card_uses_beyond_our_own_memory() -> None:
+    readings = iter(({"0000:65:00.0": 100, "0000:66:00.0": 5}, {"0000:65:00.0": 1000}))
+    card = SimpleNamespace(pci_bus_id="00000000:65:00.0", held_bytes=300)
+    assert measured_context_bytes(lambda: card, lambda: next(readings)) == 600
+
+
+@pytest.mark.parametrize("after", [{}, {"0000:65:00.0": 400}], ids=["unknown", "not grown"])
+def test_a_context_that_cannot_be_measured_is_refused(after: dict[str, int]) -> None:
+    readings = iter(({"0000:65:00.0": 100}, after))
+    card = SimpleNamespace(pci_bus_id="0000:65:00.0", held_bytes=300)
+    with pytest.raises(BackendError):
+        measured_context_bytes(lambda: card, lambda: next(readings))
+
+
 def test_more_rows_never_fit_a_smaller_card() -> None:
     params = IndexParams(dim=768, metric="l2")
     sizes = [len(plan_memory(params, 10**power).fitting_cards()) for power in range(3, 10)]
@@ -57,7 +81,14 @@ def test_the_command_prints_one_object(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--raw", "disk"], ["--metric", "dot"], ["--code-bits", "5"], ["--dims", "20000"]]
+    "wrong",
+    [
+        ["--raw", "disk"],
+        ["--metric", "dot"],
+        ["--code-bits", "5"],
+        ["--dims", "20000"],
+        ["--context-mib", "1", "--measure-context"],
+    ],
 )
 def test_wrong_numbers_are_explained(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -71,3 +102,28 @@ def test_the_plan_for_people_names_the_cards(capsys: pytest.CaptureFixture[str])
         with pytest.raises(SystemExit):
             main(["plan", "--rows", rows, "--dims", "768"])
         assert says in capsys.readouterr().out
+
+
+def test_nvml_is_asked_for_each_card() -> None:
+    used = memory_used(_Nvml())  # type: ignore[arg-type]
+    assert used == {"0000:65:00.0": 100}
+
+
+class _Nvml:
+    """NVML's functions for two cards, one of which does not tell."""
+
+    NVMLError = type("NVMLError", (Exception,), {})
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:  # noqa: N802
+        return number
+
+    def nvmlDeviceGetPciInfo(self, card: int) -> Any:  # noqa: N802
+        return SimpleNamespace(busId=f"00000000:6{5 + card}:00.0")
+
+    def nvmlDeviceGetMemoryInfo(self, card: int) -> Any:  # noqa: N802
+        if card:
+            raise self.NVMLError
+        return SimpleNamespace(used=100)
