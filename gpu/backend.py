@@ -19,7 +19,7 @@ from .rows import Rows
 
 if TYPE_CHECKING:
     from .codec import Codec
-    from .encoding import CodedRows, ListContents
+    from .encoding import CodedRows, ListContents, Terms
 
 
 class Filtered(NamedTuple):
@@ -154,6 +154,10 @@ class Backend(Protocol):
 
     def covariance(self, vectors: F32) -> F64:
         """Return the sum of v v^T over the rows of f32[n, d], f64[d, d]."""
+        ...
+
+    def terms(self, codec: Codec, rows: F32, list_ids: I32) -> Terms:
+        """Encode placed rows f32[n, D] of lists i32[n], and sum up what biases are made of."""
         ...
 
     def encode_rows(self, codec: Codec, vectors: F32) -> CodedRows:

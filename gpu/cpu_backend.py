@@ -1,4 +1,4 @@
-"""The CPU backend: numba kernels for what a search does, BLAS for what training does."""
+"""The CPU backend: numba kernels for what searches, encoding and training do."""
 
 from __future__ import annotations
 
@@ -7,16 +7,27 @@ from typing import TypeVar
 import numpy as np
 
 from .arrays import F32, I32, I64, U8, AnyArray
-from .backend import Depth, Filtered, Lists
+from .backend import ClusterStep, CodewordStep, Depth, Filtered, Lists
 from .codec import Codec
 from .cpu import search as kernels
+from .cpu.assignment import Centroids
 from .cpu.coarse import choose
 from .cpu.lists import BlockLists
 from .cpu.matches import MatchSearch
 from .cpu.memory import ALIGNMENT, address
 from .cpu.prepared import describe
 from .cpu.raw import RawRows
+from .cpu.teaching import (
+    PreparedCodecs,
+    assigned,
+    codes_of,
+    codeword_sums,
+    list_sums,
+    terms_of,
+    tiles_pay,
+)
 from .cpu.threads import FEWEST_QUERIES, parts, run, thread_count
+from .encoding import CodedRows, Terms, coded_rows
 from .errors import BackendError
 from .hits import SearchResult
 from .numpy_backend import NumpyBackend
@@ -30,7 +41,7 @@ MOST_CANDIDATES = 1 << 22
 
 
 class CpuBackend(NumpyBackend):
-    """See ``Backend``. Trained parts and products of matrices are NumPy's: BLAS is at its best."""
+    """See ``Backend``. Products of matrices with little around them are NumPy's."""
 
     name = "cpu"
     picks_matches = True
@@ -38,6 +49,7 @@ class CpuBackend(NumpyBackend):
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or thread_count()
         self._raw, self._matches = RawRows(), MatchSearch(self._threads)
+        self._codecs = PreparedCodecs()
 
     def warm_up(self) -> None:
         """Compile every kernel, or load it from the cache."""
@@ -54,6 +66,40 @@ class CpuBackend(NumpyBackend):
         room = np.empty(size + ALIGNMENT, np.uint8)
         start = -address(room) % ALIGNMENT
         return room[start : start + size].view(dtype).reshape(shape)
+
+    def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
+        """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
+        if tiles_pay(points, centroids):
+            return assigned(Centroids(centroids), points, self._threads)
+        return super().nearest(points, centroids)
+
+    def encode(self, residuals: F32, codebooks: F32) -> U8:
+        """Return the nearest codewords of f32[n, m * s] in f32[m, K, s] as u8[n, m]."""
+        return codes_of(residuals, codebooks, self._threads)
+
+    def cluster_step(self, points: F32, centroids: F32) -> ClusterStep:
+        """Return the nearest of f32[L, d] to each of f32[n, d], and the sums by list."""
+        list_ids, halves = self.nearest(points, centroids)
+        sums = list_sums(points, list_ids, len(centroids), self._threads)
+        return ClusterStep(list_ids, halves, *sums)
+
+    def codeword_step(self, residuals: F32, codebooks: F32) -> CodewordStep:
+        """Return the sums of the pieces of f32[n, m * s] by their codeword of f32[m, K, s]."""
+        codes = codes_of(residuals, codebooks, self._threads)
+        return CodewordStep(*codeword_sums(residuals, codes, codebooks.shape[1], self._threads))
+
+    def terms(self, codec: Codec, rows: F32, list_ids: I32) -> Terms:
+        """Encode placed rows f32[n, D] of known lists, and sum up what biases are made of."""
+        return terms_of(codec, self._codecs.of(codec), rows, list_ids, self._threads)
+
+    def encode_rows(self, codec: Codec, vectors: F32) -> CodedRows:
+        """Return what lists hold of vectors f32[n, d]: place, assign and encode."""
+        tiles = self._codecs.of(codec).centroids
+        if tiles is None:
+            return super().encode_rows(codec, vectors)
+        return coded_rows(
+            codec, self, vectors, lambda rows: assigned(tiles, rows, self._threads)[0]
+        )
 
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``."""

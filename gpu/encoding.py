@@ -7,6 +7,7 @@ direction under cosine are neither.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -126,14 +127,19 @@ def _encode_block(codec: Codec, backend: Backend, vectors: F32, row_ids: I64) ->
     return Encoded(contents.take(rows.fits), row_ids[~rows.fits], squares)
 
 
-def coded_rows(codec: Codec, backend: Backend, vectors: F32) -> CodedRows:
-    """Return what lists hold of f32[n, d]: what ``Backend.encode_rows`` is defined to return."""
+def coded_rows(
+    codec: Codec, backend: Backend, vectors: F32, lists_of: Callable[[F32], I32]
+) -> CodedRows:
+    """Return what lists hold of f32[n, d]: what ``Backend.encode_rows`` is defined to return.
+
+    ``lists_of``: the lists i32[n] of placed rows f32[n, D].
+    """
     rows = codec.place_rows(vectors)
     fits: Bool = np.all(np.isfinite(rows), axis=1)
     if not fits.all():
         rows = np.where(fits[:, None], rows, np.float32(0))
-    list_ids, _ = backend.nearest(rows, codec.centroids)
-    terms = Terms.of(codec, backend, rows, list_ids)
+    list_ids = lists_of(rows)
+    terms = backend.terms(codec, rows, list_ids)
     fits &= terms.residual_ratio(codec) <= LARGEST_RESIDUAL
     bias, gain = terms.bias_and_gain(codec)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -160,7 +166,7 @@ class Terms:
 
     @classmethod
     def of(cls, codec: Codec, backend: Backend, rows: F32, list_ids: I32) -> Terms:
-        """Encode placed rows f32[n, D] with known lists."""
+        """Encode placed rows f32[n, D] with known lists, as ``Backend.terms`` is defined to."""
         centroids, sigma = codec.centroids[list_ids], codec.sigma[list_ids]
         residuals = rows - centroids
         with np.errstate(over="ignore", invalid="ignore"):

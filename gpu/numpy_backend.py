@@ -9,7 +9,7 @@ import numpy as np
 from .arrays import F32, F64, I32, I64, U8, AnyArray
 from .backend import ClusterStep, CodewordStep, Depth, Filtered, Lists
 from .codec import Codec, half_squares
-from .encoding import CodedRows, coded_rows
+from .encoding import CodedRows, Terms, coded_rows
 from .errors import BackendError
 from .exact import distances_to, search_exact
 from .filter_program import FilterColumn, FilterProgram
@@ -79,9 +79,13 @@ class NumpyBackend:
         """Return the sum of v v^T over the rows of f32[n, d], f64[d, d]."""
         return (vectors.T @ vectors).astype(np.float64)
 
+    def terms(self, codec: Codec, rows: F32, list_ids: I32) -> Terms:
+        """Encode placed rows f32[n, D] of known lists, and sum up what biases are made of."""
+        return Terms.of(codec, self, rows, list_ids)
+
     def encode_rows(self, codec: Codec, vectors: F32) -> CodedRows:
         """Return what lists hold of vectors f32[n, d]: place, assign and encode."""
-        return coded_rows(codec, self, vectors)
+        return coded_rows(codec, self, vectors, lambda rows: self.nearest(rows, codec.centroids)[0])
 
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``."""

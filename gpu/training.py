@@ -17,7 +17,7 @@ from .arrays import F32, I32, Bool
 from .backend import Backend
 from .calibration import calibrate
 from .codec import Codec, lengths, placed
-from .encoding import LARGEST_RESIDUAL, Terms
+from .encoding import LARGEST_RESIDUAL
 from .errors import TrainingStopped
 from .kmeans import kmeans
 from .params import IndexParams, default_m
@@ -206,7 +206,7 @@ class _Fit:
         for first in range(0, len(self._rows), step):
             part = slice(first, first + step)
             rows = self._turned(self._rows[part], codec.rotation)
-            terms = Terms.of(codec, self._backend, rows, list_ids[part])
+            terms = self._backend.terms(codec, rows, list_ids[part])
             biases.append(terms.bias_and_gain(codec)[0])
         mean, unit = bias_frame(np.concatenate(biases), list_ids, codec)
         return replace(codec, bias_mean=mean, bias_unit=unit)

@@ -13,7 +13,6 @@ import numpy as np
 from .arrays import F32, I64, U8
 from .backend import Backend
 from .codec import Codec, half_squares
-from .encoding import Terms
 from .pq import LutType, accumulate, decode, lookup_tables, pack_codes
 
 #: True neighbours looked for, and the numbers of candidates in which they may appear.
@@ -54,7 +53,7 @@ def run_trial(codec: Codec, backend: Backend, queries: F32, rows: F32) -> Trial:
     The codec's ``use_gain`` and bias fields are not looked at.
     """
     list_ids, _ = backend.nearest(rows, codec.centroids)
-    terms = Terms.of(codec, backend, rows, list_ids)
+    terms = backend.terms(codec, rows, list_ids)
     products = -queries @ rows.T
     true = products if codec.metric == "ip" else half_squares(rows) + products
     estimate = -queries @ decode(terms.codes, codec.codebooks).T * terms.sigma

@@ -1,4 +1,4 @@
-"""The backend's threads: a batch of queries is cut into parts, kernels run without the GIL."""
+"""The backend's threads: queries or rows are cut into parts, kernels run without the GIL."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def thread_count() -> int:
 
 
 @cache
-def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
+def _pool(pid: int, threads: int, name: str) -> ThreadPoolExecutor:
     """Return the pool of this process; a forked child makes its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="search")
+    return ThreadPoolExecutor(threads, thread_name_prefix=name)
 
 
 def parts(n_queries: int, most: int, threads: int) -> list[slice]:
@@ -35,13 +35,18 @@ def parts(n_queries: int, most: int, threads: int) -> list[slice]:
     return [slice(*pair) for pair in itertools.pairwise(bounds)]
 
 
-def run(work: Callable[[slice], None], slices: list[slice], threads: int) -> None:
-    """Do ``work`` for every slice; the first error is raised once all have ended."""
+def run(
+    work: Callable[[slice], None], slices: list[slice], threads: int, pool: str = "search"
+) -> None:
+    """Do ``work`` for every slice; the first error is raised once all have ended.
+
+    Slices of one pool wait for each other in turn; those of another run beside them.
+    """
     if len(slices) == 1 or threads == 1:
         for part in slices:
             work(part)
         return
-    waiting = [_pool(os.getpid(), threads).submit(work, part) for part in slices]
+    waiting = [_pool(os.getpid(), threads, pool).submit(work, part) for part in slices]
     errors = [error for future in waiting if (error := future.exception()) is not None]
     if errors:
         raise errors[0]

@@ -17,7 +17,9 @@ from gpu.cpu.jit import usable_folder
 from gpu.cpu.scan_shuffle import shuffle_sums
 from gpu.cpu.simd import I64, store
 
-KERNEL_TESTS = Path(__file__).with_name("test_cpu_kernels.py")
+HERE = Path(__file__).parent
+#: Of the second, the cases whose name says cpu; all of the first, by the name of the file.
+KERNEL_TESTS = [str(HERE / name) for name in ("test_cpu_kernels.py", "test_training_steps.py")]
 
 
 def test_the_fastest_flavour_that_the_features_allow_is_chosen() -> None:
@@ -43,7 +45,7 @@ def test_another_flavour_passes_the_same_tests(flavour: Flavour) -> None:
         pytest.skip("it is this process' own, or cannot run here")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, str(KERNEL_TESTS)],
+        [*command, "-k", "cpu", *KERNEL_TESTS],
         env={**os.environ, SETTING: flavour},
         capture_output=True,
         text=True,
