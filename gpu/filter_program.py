@@ -122,9 +122,22 @@ class Op(IntEnum):
     TO_DATE = 48
     #: value -- value: a condition more, that always holds.
     ALSO = 49
+    #: -- int: how many items the array in column a has. Items are integers or codes.
+    ITEM_COUNT = 50
+    #: -- bool: whether an item of the array in column a is among c sorted integers at data[b].
+    SOME_IN = 51
+    #: -- bool: whether one is NULL or not among them.
+    SOME_OUTSIDE = 52
+    #: -- bool: whether one is at least data[b] and at most data[b + 1].
+    SOME_BETWEEN = 53
+    #: -- bool: NULL if an item of the array in column a is NULL, else FALSE.
+    NULL_ITEM = 54
 
 
-_PUSHES = {Op.LOAD, Op.PRESENT, Op.CONST, Op.LOOK_UP_BIT, Op.LOOK_UP, Op.RANK}
+_PUSHES = {
+    *(Op.LOAD, Op.PRESENT, Op.CONST, Op.LOOK_UP_BIT, Op.LOOK_UP, Op.RANK),
+    *(Op.ITEM_COUNT, Op.SOME_IN, Op.SOME_OUTSIDE, Op.SOME_BETWEEN, Op.NULL_ITEM),
+}
 _POPS = {
     *(Op.DROP, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL, Op.GREATER, Op.GREATER_EQUAL),
     *(Op.DISTINCT, Op.AND, Op.OR, Op.ADD, Op.SUBTRACT, Op.MULTIPLY, Op.DIVIDE, Op.REMAINDER),
@@ -154,11 +167,15 @@ class Step(NamedTuple):
 class FilterColumn(NamedTuple):
     """A column over row ids [0, n): ``values`` ?, i2, i4, i8, f4, f8 or V16; ``valid`` bool[n].
 
-    Text is i4 codes of a dictionary. Values below a row id never change.
+    Text is i4 codes of a dictionary. Values below a row id never change. Arrays: ``values`` are the
+    items of all rows, row i owns those from ``offsets[i]`` to ``offsets[i + 1]`` (i64[n + 1]), and
+    ``item_valid`` tells which are not NULL.
     """
 
     values: AnyArray
     valid: Bool
+    offsets: I64 | None = None
+    item_valid: Bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from gpu.cuda.nvml import THROTTLE_REASONS, CardHealth, read_card
 from gpu.cuda_backend import CudaBackend
 from gpu.errors import BackendError
 
+from .device_filters import TALLY
+
 MEMORY = "vecmirror_device_memory_bytes"
 UTILIZATION = "vecmirror_device_utilization_ratio"
 TEMPERATURE = "vecmirror_device_temperature_celsius"
@@ -20,6 +22,8 @@ ECC_ERRORS = "vecmirror_device_uncorrected_ecc_errors"
 THROTTLED = "vecmirror_device_throttled"
 LOST = "vecmirror_device_lost"
 RAW_REFUSED = "vecmirror_device_raw_rows_refused"
+COLUMNS_REFUSED = "vecmirror_device_filter_columns_refused"
+FILTERS = "vecmirror_device_filters"
 
 SENTENCES: Mapping[str, str] = {
     MEMORY: "Memory of the card: total and used by anyone (driver); free for this server.",
@@ -29,6 +33,8 @@ SENTENCES: Mapping[str, str] = {
     THROTTLED: "1 while the card is slowed down for the reason.",
     LOST: "1 after an error that only a new process can mend.",
     RAW_REFUSED: "Indexes whose raw vectors did not fit on the card; the CPU re-ranks them.",
+    COLUMNS_REFUSED: "Indexes whose filter columns did not fit on the card; the CPU filters them.",
+    FILTERS: "Filters evaluated since the start, on the card and on the CPU instead of it.",
 }
 
 
@@ -51,6 +57,8 @@ class DeviceCollector(Collector):
             return
         yield _single(LOST, float(backend.lost is not None))
         yield _single(RAW_REFUSED, float(backend.raw_rows_refused))
+        yield _single(COLUMNS_REFUSED, float(backend.columns_refused))
+        yield _filters()
         health = self._read(backend.pci_bus_id)
         yield _memory(backend, health)
         if health is None:
@@ -76,6 +84,13 @@ def _memory(backend: CudaBackend, health: CardHealth | None) -> Metric:
         family.add_metric(("used",), health.memory_used_bytes)
     with suppress(BackendError):  # a lost card has no answer
         family.add_metric(("free_for_us",), backend.device.memory().free_bytes)
+    return family
+
+
+def _filters() -> Metric:
+    family = GaugeMetricFamily(FILTERS, SENTENCES[FILTERS], labels=("where",))
+    family.add_metric(("card",), TALLY.device)
+    family.add_metric(("cpu",), TALLY.host)
     return family
 
 

@@ -71,7 +71,10 @@ def _found(expression: Filter, state: MirrorState, first: int) -> U8 | None:
     if program is None:
         return None
     views = {name: state.column(name) for name in program.columns}
-    columns = {name: FilterColumn(view.values, view.valid) for name, view in views.items()}
+    columns = {
+        name: FilterColumn(view.values, view.valid, view.offsets, view.element_valid)
+        for name, view in views.items()
+    }
     index = state.index
     span = range(first, state.n_rows)
     return index.backend.filter_rows(index.rows, columns, program, index.alive_bits, span)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,8 @@ class _Machine:
     def column(self, number: int) -> FilterColumn:
         column = self.columns[self.program.columns[number]]
         n = len(self.failed)
+        if column.offsets is not None:
+            return column._replace(valid=column.valid[:n])
         return FilterColumn(column.values[:n], column.valid[:n])
 
 
@@ -81,7 +84,7 @@ def _run(machine: _Machine, step: Step) -> None:
 
 
 def _load(machine: _Machine, step: Step) -> Cell:
-    values, valid = machine.column(step.a)
+    values, valid, *_ = machine.column(step.a)
     if values.dtype.kind == "f":
         numbers = values.astype(np.float64).view(np.int64)
     else:
@@ -104,7 +107,7 @@ def _flags(words: I64, count: int) -> Bool:
 
 
 def _look_up(machine: _Machine, step: Step) -> Cell:
-    codes, valid = machine.column(step.a)
+    codes, valid, *_ = machine.column(step.a)
     words = -(-step.c // 64)
     size = words if step.op is Op.LOOK_UP_BIT else step.c
     first = machine.program.data[step.b : step.b + size]
@@ -116,7 +119,7 @@ def _look_up(machine: _Machine, step: Step) -> Cell:
 
 
 def _rank(machine: _Machine, step: Step) -> Cell:
-    values, valid = machine.column(step.a)
+    values, valid, *_ = machine.column(step.a)
     raw = machine.program.data[step.b : step.b + 2 * step.c].astype(">i8").tobytes()
     items = [raw[i : i + 16] for i in range(0, len(raw), 16)]
     ranks = [
@@ -126,7 +129,39 @@ def _rank(machine: _Machine, step: Step) -> Cell:
     return Cell(np.array(ranks, np.int64).reshape(-1), ~valid)
 
 
+def _items(machine: _Machine, step: Step) -> Cell:
+    values, valid, offsets, item_valid = machine.column(step.a)
+    assert offsets is not None
+    assert item_valid is not None
+    n = len(valid)
+    items = [
+        [v if ok else None for v, ok in zip(values[a:b].tolist(), item_valid[a:b], strict=True)]
+        for a, b in pairwise(offsets[: n + 1])
+    ]
+    if step.op is Op.ITEM_COUNT:
+        counts = np.array([len(row) for row in items], np.int64)
+        return Cell(np.where(valid, counts, 0), ~valid)
+    wanted = machine.program.data[step.b : step.b + step.c].tolist()
+    between = step.op is Op.SOME_BETWEEN
+    low, high = machine.program.data[step.b : step.b + 2].tolist() if between else (0, 0)
+    looked_for: dict[Op, Callable[[int | None], bool]] = {
+        Op.SOME_IN: lambda item: item in wanted,
+        Op.SOME_OUTSIDE: lambda item: item not in wanted,
+        Op.SOME_BETWEEN: lambda item: item is not None and low <= item <= high,
+        Op.NULL_ITEM: lambda item: item is None,
+    }
+    found = np.array([any(looked_for[step.op](item) for item in row) for row in items], np.bool_)
+    if step.op is Op.NULL_ITEM:
+        return Cell(np.zeros(n, np.int64), ~valid | found)
+    return Cell((found & valid).astype(np.int64), ~valid)
+
+
 _PUSHES: dict[Op, Callable[[_Machine, Step], Cell]] = {
+    Op.ITEM_COUNT: _items,
+    Op.SOME_IN: _items,
+    Op.SOME_OUTSIDE: _items,
+    Op.SOME_BETWEEN: _items,
+    Op.NULL_ITEM: _items,
     Op.LOAD: _load,
     Op.PRESENT: _present,
     Op.CONST: _const,

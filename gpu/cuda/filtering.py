@@ -49,7 +49,7 @@ def filter_rows(
 ) -> None:
     """Test the rows of ``span``, which starts at a multiple of 32; ``alive``: the bitmap of all.
 
-    ``columns``: the address of ``ColumnAt``s as u64[c, 3].
+    ``columns``: the address of ``ColumnAt``s as u64[c, 5].
     """
     queue.device.launch(
         Kernel("filter", "filter_rows"),
@@ -79,7 +79,7 @@ def filter_block(
     span: range,
 ) -> U8 | None:
     """Return the bits of the matches in ``span``, u8[...]; None if an alive row has an error."""
-    table = np.array(places, np.uint64).reshape(-1, 3)
+    table = np.array(places, np.uint64).reshape(-1, 5)
     words = -(-len(span) // WARP_ROWS)
     blocks = blocks_of(Queue(space.device, space.stream), span)
     outputs = (Output((words,), np.uint32), Output((blocks,), np.uint32))

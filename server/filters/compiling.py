@@ -2,7 +2,7 @@
 
 What depends on one text column alone (LIKE, upper, length, IN, CASE ..) is worked out here, once
 for each word of the dictionary, and becomes a table that the program looks codes up in. What has
-no step (columns of arrays, numeric arithmetic, text of two columns joined) is not compiled, and
+no step (numeric arithmetic, text of two columns joined, two columns of arrays) is not compiled, and
 the evaluator in ``nodes.py`` answers.
 
 Invariants:
@@ -14,22 +14,22 @@ Invariants:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 import numpy as np
 
 from gpu.arrays import I64
-from gpu.filter_program import MOST_DEPTH, MOST_STEPS, FilterProgram, Op, Step, depth_of
-from server.columns import ColumnView
+from gpu.filter_program import MOST_DEPTH, FilterProgram, Op, depth_of
 
+from . import array_items
 from .compare import COMPARISONS, MIRRORED
-from .dictionaries import Table, evaluated, rank_tables, table, words_of
+from .dictionaries import evaluated, rank_tables, table, words_of
+from .emitting import Emitter, GetColumn, NoProgram
 from .errors import FilterError
 from .literals import Value
 from .machine_values import (
     MACHINE_TYPES,
-    bit_words,
     comparison_keys,
     number,
     uuid_words,
@@ -50,8 +50,9 @@ from .nodes import (
     Shared,
     TruthTest,
 )
+from .operators import ARRAY_OPERATORS, MIRRORED_ARRAY_OPERATORS
 from .quantified import extreme
-from .sqltypes import DTYPES, FLOATS, INTEGERS, MOMENTS, element_of
+from .sqltypes import DTYPES, FLOATS, INTEGERS, MOMENTS, element_of, is_array
 from .values import Values, Vector, scalar, sequence
 
 #: Items that an operator without a search of its own is tried with one by one.
@@ -85,12 +86,6 @@ _FLOAT = {
     "abs": Op.FLOAT_ABSOLUTE,
 }
 
-GetColumn = Callable[[str], ColumnView]
-
-
-class NoProgram(Exception):
-    """The expression has a part that programs have no step for."""
-
 
 def compile_program(root: Node, column: GetColumn) -> FilterProgram:
     """Return the program of a filter over the columns that ``column`` gives; raise NoProgram.
@@ -104,52 +99,18 @@ def compile_program(root: Node, column: GetColumn) -> FilterProgram:
     return compiler.program()
 
 
-class _Compiler:
-    def __init__(self, column: GetColumn) -> None:
-        self._column = column
-        self._numbers: dict[str, int] = {}
+class _Compiler(Emitter):
+    """Walks a tree, left to right, and emits steps."""
+
+    def __init__(self, view: GetColumn) -> None:
+        super().__init__(view)
         self._reads: dict[int, frozenset[str]] = {}
         self._kept: list[Node] = []
         self._words: dict[str, Values] = {}
-        self._parts: list[I64] = []
-        self._length = 0
-        self._constants: dict[int, int] = {}
-        self.steps: list[Step] = []
 
     def program(self) -> FilterProgram:
         """Return what was compiled."""
-        data = np.concatenate([np.zeros(0, np.int64), *self._parts])
-        return FilterProgram(tuple(self._numbers), tuple(self.steps), data)
-
-    # what programs are made of
-
-    def _emit(self, op: Op, a: int = 0, b: int = 0, c: int = 0) -> None:
-        if len(self.steps) == MOST_STEPS:
-            raise NoProgram("it is too long")
-        self.steps.append(Step(op, a, b, c))
-
-    def _data(self, words: I64) -> int:
-        """Return where ``words`` are."""
-        at = self._length
-        self._parts.append(words)
-        self._length += len(words)
-        return at
-
-    def _constant(self, value: int | None) -> None:
-        """Push a number; None is NULL."""
-        key = value or 0
-        if key not in self._constants:
-            self._constants[key] = self._data(np.array([key], np.int64))
-        self._emit(Op.CONST, self._constants[key], int(value is None))
-
-    def _table(self, name: str, found: Table, *, bits: bool) -> None:
-        first = bit_words(found.numbers != 0) if bits else found.numbers
-        at = self._data(np.concatenate([first, bit_words(found.null)]))
-        op = Op.LOOK_UP_BIT if bits else Op.LOOK_UP
-        self._emit(op, self._number_of(name), at, len(found.numbers))
-
-    def _number_of(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers))
+        return FilterProgram(self.names, tuple(self.steps), self.data)
 
     def _columns(self, node: Node) -> frozenset[str]:
         """Return the names of the columns below a node."""
@@ -164,11 +125,11 @@ class _Compiler:
         """Return the column of a node that reads one text column and nothing else."""
         names = self._columns(node)
         name = next(iter(names)) if len(names) == 1 else None
-        return name if name and self._column(name).type == "text" else None
+        return name if name and self.view(name).type == "text" else None
 
     def _words_of(self, name: str) -> Values:
         if name not in self._words:
-            self._words[name] = words_of(self._column(name))
+            self._words[name] = words_of(self.view(name))
         return self._words[name]
 
     def _evaluated(self, node: Node, name: str) -> Values:
@@ -185,24 +146,24 @@ class _Compiler:
             raise NoProgram(f"{node.type} is no number")
         if not self._columns(node):
             value = _fixed(node)
-            self._constant(None if value is None else number(node.type, value))
+            self.constant(None if value is None else number(node.type, value))
         elif name := self._text_column(node):
             found = table(self._evaluated(node, name))
-            self._table(name, found, bits=node.type == "bool")
+            self.table(name, found, bits=node.type == "bool")
         else:
             self._compute(node)
 
     def _compute(self, node: Node) -> None:
         match node:
             case Column():
-                self._emit(Op.LOAD, self._number_of(node.name))
+                self.emit(Op.LOAD, self.number_of(node.name))
             case Shared():
                 self.value(node.node)
             case Call():
                 self._call(node)
             case Not():
                 self.value(node.operand)
-                self._emit(Op.NOT)
+                self.emit(Op.NOT)
             case Junction():
                 self._junction(node)
             case NullTest():
@@ -211,7 +172,7 @@ class _Compiler:
                 self._truth_test(node)
             case Distinct():
                 self._keys(*node.equal.arguments)
-                self._emit(Op.DISTINCT, int(node.negated))
+                self.emit(Op.DISTINCT, int(node.negated))
             case Quantified():
                 self._quantified(node)
             case Case():
@@ -222,40 +183,40 @@ class _Compiler:
     def _junction(self, node: Junction) -> None:
         self.value(node.operands[0])
         for operand in node.operands[1:]:
-            self._emit(Op.AND_THEN if node.every else Op.OR_ELSE)
+            self.emit(Op.AND_THEN if node.every else Op.OR_ELSE)
             self.value(operand)
-            self._emit(Op.AND if node.every else Op.OR)
+            self.emit(Op.AND if node.every else Op.OR)
 
     def _null_test(self, node: NullTest) -> None:
-        operand = node.operand
-        while isinstance(operand, Shared):
-            operand = operand.node
+        operand = _bare(node.operand)
         if isinstance(operand, Column):
-            self._emit(Op.PRESENT, self._number_of(operand.name), int(not node.negated))
+            self.emit(Op.PRESENT, self.number_of(operand.name), int(not node.negated))
         else:
             self.value(operand)
-            self._emit(Op.IS_NULL, int(node.negated))
+            self.emit(Op.IS_NULL, int(node.negated))
 
     def _truth_test(self, node: TruthTest) -> None:
         self.value(node.operand)
         op = {True: Op.IS_TRUE, False: Op.IS_FALSE, None: Op.IS_NULL}[node.wanted]
-        self._emit(op, int(node.negated))
+        self.emit(op, int(node.negated))
 
     def _case(self, node: Case) -> None:
         for condition, result in node.branches:
             self.value(condition)
-            self._emit(Op.WHEN)
+            self.emit(Op.WHEN)
             self.value(result)
-            self._emit(Op.ELSE)
+            self.emit(Op.ELSE)
         self.value(node.otherwise)
         for _ in node.branches:
-            self._emit(Op.CHOOSE)
+            self.emit(Op.CHOOSE)
 
     # calls
 
     def _call(self, node: Call) -> None:
         types = tuple(argument.type for argument in node.arguments)
-        if node.name in COMPARISONS:
+        if any(is_array(kind) for kind in types):
+            self._array_call(node)
+        elif node.name in COMPARISONS:
             self._compare(node.name, *node.arguments)
         elif node.name == "cast":
             self._cast(node.arguments[0], node.type)
@@ -268,10 +229,28 @@ class _Compiler:
         else:
             raise NoProgram(node.name)
 
+    def _array_call(self, node: Call) -> None:
+        """Compare a column of arrays with a constant, or count its items."""
+        sides = [_bare(argument) for argument in node.arguments]
+        column = next((side for side in sides if isinstance(side, Column)), None)
+        if column is None:
+            raise NoProgram("a computed array")
+        if node.name == "cardinality":
+            self.emit(Op.ITEM_COUNT, self.number_of(column.name))
+            return
+        other = sides[0] if sides[1] is column else sides[1]
+        if node.name not in ARRAY_OPERATORS or self._columns(other):
+            raise NoProgram("arrays")
+        items = _fixed(other)
+        if not isinstance(items, tuple):
+            raise NoProgram("NULL")
+        symbol = node.name if sides[0] is column else MIRRORED_ARRAY_OPERATORS[node.name]
+        array_items.compare(self, symbol, column, items)
+
     def _apply(self, op: Op, node: Call) -> None:
         for argument in node.arguments:
             self.value(argument)
-        self._emit(op, _width(node.type))
+        self.emit(op, _width(node.type))
 
     def _move(self, node: Call) -> None:
         dates = [a for a in node.arguments if a.type == "date"]
@@ -281,9 +260,9 @@ class _Compiler:
         for argument in (*dates, *others):
             self.value(argument)
         if others:
-            self._emit(Op.MOVE_DATE, int(node.name == "-"))
+            self.emit(Op.MOVE_DATE, int(node.name == "-"))
         else:
-            self._emit(Op.DAYS_BETWEEN)
+            self.emit(Op.DAYS_BETWEEN)
 
     def _cast(self, operand: Node, target: str) -> None:
         source = operand.type
@@ -292,20 +271,20 @@ class _Compiler:
         self.value(operand)
         if target in INTEGERS:
             if source in FLOATS:
-                self._emit(Op.TO_INTEGER, _width(target))
+                self.emit(Op.TO_INTEGER, _width(target))
             elif source in INTEGERS and _width(source) > _width(target):
-                self._emit(Op.FIT, _width(target))
+                self.emit(Op.FIT, _width(target))
         elif target in FLOATS:
             if source in INTEGERS:
-                self._emit(Op.TO_FLOAT, _width(target))
+                self.emit(Op.TO_FLOAT, _width(target))
             elif source == "float8":
-                self._emit(Op.NARROW)
+                self.emit(Op.NARROW)
         elif target == "bool":
-            self._emit(Op.TO_BOOL)
+            self.emit(Op.TO_BOOL)
         elif source == "date" and target != "date":
-            self._emit(Op.TO_TIMESTAMP, 1)
+            self.emit(Op.TO_TIMESTAMP, 1)
         elif source != "date" and target == "date":
-            self._emit(Op.TO_DATE)
+            self.emit(Op.TO_DATE)
         elif target not in MOMENTS:
             raise NoProgram(f"{source} to {target}")
 
@@ -317,7 +296,7 @@ class _Compiler:
             self._compare_to_numeric(symbol, left, right)
             return
         self._keys(left, right)
-        self._emit(_COMPARE[symbol])
+        self.emit(_COMPARE[symbol])
 
     def _keys(self, left: Node, right: Node) -> None:
         """Push two numbers that compare as two nodes do."""
@@ -334,13 +313,13 @@ class _Compiler:
         """Push a number in the order in which a node compares with one of type ``other``."""
         if node.type in MACHINE_TYPES and not self._columns(node):
             value = _fixed(node)
-            self._constant(None if value is None else _key_of(node.type, value, other))
+            self.constant(None if value is None else _key_of(node.type, value, other))
             return
         self.value(node)
         if node.type in FLOATS:
-            self._emit(Op.FLOAT_KEY)
+            self.emit(Op.FLOAT_KEY)
         elif node.type == "date" != other:
-            self._emit(Op.TO_TIMESTAMP)
+            self.emit(Op.TO_TIMESTAMP)
 
     def _ranks(self, left: Node, right: Node) -> None:
         """Push the places of two texts among the words of both; each reads one column."""
@@ -349,7 +328,7 @@ class _Compiler:
             raise NoProgram("text of several columns")
         words = self._evaluated(left, names[0]), self._evaluated(right, names[1])
         for name, ranks in zip(names, rank_tables(*words), strict=True):
-            self._table(str(name), ranks, bits=False)
+            self.table(str(name), ranks, bits=False)
 
     def _uuids(self, left: Node, right: Node) -> None:
         """Push the place of a uuid column beside a constant, and that of the constant."""
@@ -361,15 +340,14 @@ class _Compiler:
             if self._columns(side):
                 self._rank(side, [value for value in fixed if isinstance(value, bytes)])
             else:
-                self._constant(None if fixed[0] is None else 1)
+                self.constant(None if fixed[0] is None else 1)
 
     def _rank(self, node: Node, items: Sequence[bytes]) -> None:
-        while isinstance(node, Shared):
-            node = node.node
+        node = _bare(node)
         if not isinstance(node, Column):
             raise NoProgram("a computed uuid")
-        at = self._data(uuid_words(items))
-        self._emit(Op.RANK, self._number_of(node.name), at, len(items))
+        at = self.keep(uuid_words(items))
+        self.emit(Op.RANK, self.number_of(node.name), at, len(items))
 
     def _compare_to_numeric(self, symbol: str, left: Node, right: Node) -> None:
         """Compare an integer with a fraction by comparing it with the integer below or above."""
@@ -380,24 +358,25 @@ class _Compiler:
         bound = _fixed(right)
         self.value(left)
         if bound is None:
-            self._constant(None)
-            self._emit(Op.EQUAL)
+            self.constant(None)
+            self.emit(Op.EQUAL)
             return
         assert isinstance(bound, Decimal)
         op, number_ = _beside(symbol, bound)
-        self._constant(number_)
-        self._emit(op)
+        self.constant(number_)
+        self.emit(op)
 
     # arrays
 
     def _quantified(self, node: Quantified) -> None:
-        array = node.array
-        while isinstance(array, Shared):
-            array = array.node
+        array = _bare(node.array)
         if not self._columns(array):
             self._quantified_constant(node, array)
         elif isinstance(array, MakeArray):
             self._try_each(node, array.items)
+        elif isinstance(array, Column) and not self._columns(node.left):
+            left = Const(node.left.type, _fixed(node.left))
+            array_items.quantify(self, node.operator, left, array, every=node.every)
         else:
             raise NoProgram("a column of arrays")
 
@@ -407,10 +386,10 @@ class _Compiler:
             raise NoProgram(node.operator)
         for place, item in enumerate(items):
             if place:
-                self._emit(Op.ALSO)
+                self.emit(Op.ALSO)
             self._compare(node.operator, node.left, item)
             if place:
-                self._emit(Op.AND if node.every else Op.OR)
+                self.emit(Op.AND if node.every else Op.OR)
 
     def _quantified_constant(self, node: Quantified, array: Node) -> None:
         found = _fixed(array)
@@ -425,25 +404,25 @@ class _Compiler:
         else:
             self._instead(node.left, int(node.every))
         if len(items) < len(found):
-            self._emit(Op.ALSO)
-            self._constant(None)
-            self._emit(Op.AND if node.every else Op.OR)
+            self.emit(Op.ALSO)
+            self.constant(None)
+            self.emit(Op.AND if node.every else Op.OR)
 
     def _instead(self, node: Node, value: int | None) -> None:
         """Push a constant in place of a node, whose errors count all the same."""
         if node.type in MACHINE_TYPES and not isinstance(node, Column):
             self.value(node)
-            self._emit(Op.DROP)
+            self.emit(Op.DROP)
         elif not isinstance(node, (Column, Const)):
             raise NoProgram(node.type)
-        self._constant(value)
+        self.constant(value)
 
     def _known(self, node: Quantified, element: str, items: list[Value]) -> None:
         """Compare with constants of which none is NULL."""
         if (node.operator, node.every) in (("=", False), ("<>", True)):
             self._among(node.left, element, items)
             if node.every:
-                self._emit(Op.NOT)
+                self.emit(Op.NOT)
         elif node.operator in ("<", "<=", ">", ">="):
             greatest = node.operator.startswith("<") != node.every
             chosen = scalar(extreme(_sequence(element, items), greatest=greatest))
@@ -460,7 +439,7 @@ class _Compiler:
         else:
             self._key(left, element)
             keys = _item_keys(left.type, element, items)
-        self._emit(Op.AMONG, self._data(keys), len(keys))
+        self.emit(Op.AMONG, self.keep(keys), len(keys))
 
 
 def children(node: Node) -> tuple[Node, ...]:  # noqa: PLR0911 - one per kind
@@ -486,6 +465,13 @@ def children(node: Node) -> tuple[Node, ...]:  # noqa: PLR0911 - one per kind
     return ()
 
 
+def _bare(node: Node) -> Node:
+    """Return what a node stands for that is used more than once."""
+    while isinstance(node, Shared):
+        node = node.node
+    return node
+
+
 def _fixed(node: Node) -> Value | None:
     """Return the value of a node that reads no column; raise NoProgram if it is an error."""
 
@@ -500,8 +486,7 @@ def _fixed(node: Node) -> Value | None:
 
 def _integer_of(node: Node) -> Node:
     """Return the integer that was cast to numeric, which compares the same; else the node."""
-    while isinstance(node, Shared):
-        node = node.node
+    node = _bare(node)
     if isinstance(node, Call) and node.name == "cast" and node.type == "numeric":
         inner = node.arguments[0]
         return inner if inner.type in INTEGERS else node

@@ -11,7 +11,8 @@ from gpu.filter_program import FilterProgram
 from server.columns import ColumnView
 
 from .checker import Parameters, check_expression, check_filter, columns_of
-from .compiling import NoProgram, compile_program
+from .compiling import compile_program
+from .emitting import NoProgram
 from .folding import fold
 from .literals import Value
 from .nodes import Const, Node, Rows

@@ -16,6 +16,7 @@ Kernel = Callable[..., Any]
 
 LIKES = ("~~", "!~~", "~~*", "!~~*")
 ARRAY_OPERATORS = {"&&": arrays.overlaps, "@>": arrays.contains, "<@": arrays.contained}
+MIRRORED_ARRAY_OPERATORS = {"&&": "&&", "@>": "<@", "<@": "@>"}
 ARITHMETIC = ("+", "-", "*", "/", "%")
 
 

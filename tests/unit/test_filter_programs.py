@@ -33,7 +33,10 @@ def by_program(expression: Filter, rows: Table, alive: Any) -> Answer | None:
     program = expression.program(rows.columns.__getitem__)
     if program is None:
         return None
-    columns = {name: FilterColumn(v.values, v.valid) for name, v in rows.columns.items()}
+    columns = {
+        name: FilterColumn(v.values, v.valid, v.offsets, v.element_valid)
+        for name, v in rows.columns.items()
+    }
     found, failed = interpret(program, columns, alive)
     return "error" if failed else np.flatnonzero(found & alive).tolist()
 
@@ -98,6 +101,8 @@ ROWS = table(
     f=("float8", [0.5, 1e308, 5e-324, None, float("inf"), -2.5]),
     t=("text", ["a", "B", None, "c", "a", ""]),
     b=("bool", [True, None, False, True, None, False]),
+    tags=("text[]", [["a"], [], None, ["a", None], ["b", "a"], ["c"]]),
+    sizes=("int4[]", [[1, 2], [None], [], None, [2**31 - 1], [7, 7]]),
 )
 
 COMPILED = [
@@ -126,6 +131,21 @@ COMPILED = [
     "b IS NOT TRUE",
     "i::bool",
     "t IN ('a', 'c') AND small <> 'NaN'",
+    "tags && '{a,zz}'",
+    "tags @> '{a}' OR tags @> '{a,b}'",
+    "tags @> '{a,nobody}' OR tags @> '{}'",
+    "tags @> '{a,NULL}'",
+    "tags <@ '{a,c}'",
+    "'{a,c,NULL}' @> tags",
+    "'a' = ANY (tags) AND 'b' <> ALL (tags)",
+    "'b' > ANY (tags)",
+    "'b' >= ALL (tags)",
+    "'a' <> ANY (tags)",
+    "cardinality(tags) + cardinality(sizes) > 1",
+    "7 = ANY (sizes) OR 2 < ALL (sizes)",
+    "9223372036854775807 < ANY (sizes) OR (-9223372036854775808) <= ALL (sizes)",
+    "9223372036854775807 <> ALL (sizes)",
+    "sizes IS NULL OR tags IS NOT NULL",
 ]
 
 

@@ -19,14 +19,18 @@ enum FilterOp {
   AND_THEN, OR_ELSE, AND, OR, WHEN, ELSE, CHOOSE, FLOAT_KEY,
   ADD, SUBTRACT, MULTIPLY, DIVIDE, REMAINDER, NEGATE, ABSOLUTE, FIT,
   FLOAT_ADD, FLOAT_SUBTRACT, FLOAT_MULTIPLY, FLOAT_DIVIDE, FLOAT_NEGATE, FLOAT_ABSOLUTE,
-  TO_FLOAT, NARROW, TO_INTEGER, TO_BOOL, MOVE_DATE, DAYS_BETWEEN, TO_TIMESTAMP, TO_DATE, ALSO
+  TO_FLOAT, NARROW, TO_INTEGER, TO_BOOL, MOVE_DATE, DAYS_BETWEEN, TO_TIMESTAMP, TO_DATE, ALSO,
+  ITEM_COUNT, SOME_IN, SOME_OUTSIDE, SOME_BETWEEN, NULL_ITEM
 };
 
-// A column as filtering.py lays it out: values, validity bits, and the kind of the values.
+// A column as columns.py lays it out: values, validity bits, the kind of the values; of arrays also
+// the place of each row's items among the values, and the validity bits of those.
 struct ColumnAt {
   const u8* values;
   const u32* valid;
   i64 kind;
+  const i64* offsets;
+  const u32* item_valid;
 };
 enum ColumnKind { KIND_BOOL, KIND_I16, KIND_I32, KIND_I64, KIND_F32, KIND_F64, KIND_16_BYTES };
 
@@ -124,6 +128,22 @@ DEVICE bool is_among(i64 x, const i64* __restrict__ items, int count) {
     else to = middle;
   }
   return from < count && items[from] == x;
+}
+
+// Whether an item of a row's array is what `op` looks for.
+DEVICE bool some_item(int op, const ColumnAt& column, i64 row, const i64* __restrict__ set, int count) {
+  for (i64 i = column.offsets[row]; i < column.offsets[row + 1]; i++) {
+    if (!(column.item_valid[i >> 5] >> (i & 31) & 1)) {
+      if (op == SOME_OUTSIDE || op == NULL_ITEM) return true;
+      continue;
+    }
+    if (op == NULL_ITEM) continue;
+    const i64 item = value_at(column, i);  // @item
+    const bool found =
+        op == SOME_BETWEEN ? item >= set[0] && item <= set[1] : is_among(item, set, count) != (op == SOME_OUTSIDE);
+    if (found) return true;
+  }
+  return false;
 }
 
 DEVICE bool holds(int op, i64 x, i64 y) {
@@ -248,7 +268,7 @@ filter_rows(int steps, const int4* __restrict__ program, const i64* __restrict__
     for (int s = 0; s < steps; s++) {
       const int4 step = code[s];  // @step
       const int op = step.x;
-      if (op <= RANK) {  // one value more
+      if (op <= RANK || op >= ITEM_COUNT) {  // one value more
         *below = top;
         below += FILTER_THREADS;
         bool null = false;
@@ -266,6 +286,13 @@ filter_rows(int steps, const int4* __restrict__ program, const i64* __restrict__
           } else if (op == RANK) {
             top = rank_of(column.values + 16 * row, data + step.z, step.w);
             null = !valid;
+          } else if (op == ITEM_COUNT) {
+            top = valid ? column.offsets[row + 1] - column.offsets[row] : 0;
+            null = !valid;
+          } else if (op > ITEM_COUNT) {
+            const bool found = valid && some_item(op, column, row, data + step.z, step.w);
+            top = found && op != NULL_ITEM;
+            null = !valid || (found && op == NULL_ITEM);
           } else {
             const i64 entry = valid ? value_at(column, row) : step.w - 1;
             const i64* table = data + step.z;

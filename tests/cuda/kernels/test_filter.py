@@ -14,7 +14,9 @@ import pytest
 
 from gpu import IndexParams
 from gpu.arrays import U8, Bool
+from gpu.cuda.columns import DeviceColumns
 from gpu.cuda.device import Device
+from gpu.cuda.memory import Budget
 from gpu.cuda_backend import CudaBackend
 from gpu.filter_program import FilterColumn, FilterProgram
 from gpu.rows import Rows as RawRows
@@ -50,8 +52,11 @@ def random_programs(chance: random.Random, rows: Rows, count: int) -> Iterator[F
             yield program
 
 
-def columns_of(rows: Rows, n_rows: int = N_ROWS) -> Mapping[str, FilterColumn]:
-    return {k: FilterColumn(v.values[:n_rows], v.valid[:n_rows]) for k, v in rows.views().items()}
+def columns_of(rows: Rows) -> Mapping[str, FilterColumn]:
+    return {
+        name: FilterColumn(v.values, v.valid, v.offsets, v.element_valid)
+        for name, v in rows.views().items()
+    }
 
 
 def bits(flags: Bool) -> U8:
@@ -110,13 +115,42 @@ def test_columns_are_brought_up_as_they_grow(lazy: bool, emulated: MakeEmulated)
     assert program is not None
     backend, raw = CudaBackend(emulated(lazy=lazy), small_filter=0), raw_rows()
     alive = np.full(n // 8, 255, np.uint8)
-    for end in (1, 31, 33, 1000, 1001, 65_536, 65_537, n):
+    # An older state may ask in between.
+    for end in (1, 31, 33, 1000, 970, 1001, 65_536, 65_537, n, 999, n):
         column = {"i": FilterColumn(values[:end], valid[:end])}
         first = chance.choice([0, end // 2, end - 1]) // 32 * 32
         found = backend.filter_rows(raw, column, program, alive, range(first, end))
         assert found is not None
         kept = (values[first:end] < 30) & valid[first:end]
         np.testing.assert_array_equal(found, bits(kept))
+
+
+def test_arrays_are_brought_up_as_they_grow(emulated: MakeEmulated) -> None:
+    rng = np.random.default_rng(SEED)
+    n = 30_000
+    lengths = rng.integers(0, 4, n)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    items = rng.integers(0, 50, offsets[-1]).astype(np.int32)
+    valid, item_valid = rng.random(n) < 0.9, rng.random(len(items)) < 0.9
+    view = column_view("int4[]", [[1]])
+    program = parse("i && '{7,20,49}'", None, {"i": "int4[]"}).program(lambda name: view)
+    assert program is not None
+    backend, raw = CudaBackend(emulated(lazy=True), small_filter=0), raw_rows()
+    alive = np.full(-(-n // 8), 255, np.uint8)
+    good = np.isin(items, [7, 20, 49]) & item_valid
+    owners = np.repeat(np.arange(n), lengths)
+    wanted = np.bincount(owners[good], minlength=n).astype(np.bool_) & valid
+    # The last is an older state again.
+    for end in (5, 33, 4000, 4001, n, 4000):
+        there = offsets[end]
+        column = FilterColumn(items[:there], valid[:end], offsets[: end + 1], item_valid[:there])
+        found = backend.filter_rows(raw, {"i": column}, program, alive, range(end))
+        assert found is not None
+        np.testing.assert_array_equal(found, bits(wanted[:end]))
+    whole = FilterColumn(items, valid, offsets, item_valid)
+    found = backend.filter_rows(raw, {"i": whole}, program, alive, range(n))
+    assert found is not None
+    np.testing.assert_array_equal(found, bits(wanted))
 
 
 def test_without_room_the_host_filters_and_nothing_stays(emulated: MakeEmulated) -> None:
@@ -133,3 +167,19 @@ def test_without_room_the_host_filters_and_nothing_stays(emulated: MakeEmulated)
     few = {"i": FilterColumn(column["i"].values[:100], column["i"].valid[:100])}
     other = raw_rows()
     assert backend.filter_rows(other, few, program, alive, range(100)) is not None
+
+
+def test_columns_give_way_to_what_an_index_cannot_do_without(emulated: MakeEmulated) -> None:
+    device = emulated(total_bytes=2 << 20)
+    budget, columns = Budget(device), DeviceColumns(device, Budget(device))
+    n = 64_000
+    column = FilterColumn(np.zeros(n, np.int64), np.ones(n, np.bool_))
+    raw, stream = raw_rows(), device.stream()
+    assert columns.of(raw, ["i"], [column], n, stream) is not None
+    left = budget.left_bytes
+    columns.give_way(left)
+    assert columns.refused() == 0
+    columns.give_way(left + 1)
+    assert columns.refused() == 1
+    assert budget.left_bytes > left
+    assert columns.of(raw, ["i"], [column], n, stream) is None
