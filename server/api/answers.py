@@ -6,7 +6,7 @@ out; NaN becomes null (RFC 8259 has no NaN).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -64,27 +64,46 @@ def run_searches(jobs: Sequence[SearchJob]) -> list[bytes | Exception]:
         return [SearchTimeout() for _ in jobs]
     answers = search_together(live[0].mirror, [job.request for job in live])
     applied_lsn = answers[0].state.applied_lsn
-    common = {"applied_lsn": format_lsn(applied_lsn), "lag_ms": live[0].lag_ms(applied_lsn)}
+    said = {"applied_lsn": format_lsn(applied_lsn), "lag_ms": live[0].lag_ms(applied_lsn)}
+    common = orjson.dumps(said)[1:-1]
     done = iter(zip(live, answers, strict=True))
     return [
         encode(*next(done), common) if job.deadline_s > now else SearchTimeout() for job in jobs
     ]
 
 
-def encode(job: SearchJob, answer: SearchAnswer, common: Mapping[str, Any]) -> bytes:
+def encode(job: SearchJob, answer: SearchAnswer, common: bytes) -> bytes:
     """Return the JSON of one answer; ``common`` are its members that all of a batch share."""
+    write = _rich_hits if job.columns or job.with_vector else _plain_hits
     results = [
-        _hits(job, answer, ids, distances)
+        write(job, answer, ids, distances)
         if len(ids) and ids[-1] >= 0
-        else _hits(job, answer, ids[ids >= 0], distances[ids >= 0])
+        else write(job, answer, ids[ids >= 0], distances[ids >= 0])
         for ids, distances in zip(answer.row_ids, answer.distances, strict=True)
     ]
-    body = {
-        **({"results": results} if job.many else {"hits": results[0]}),
-        **common,
-        "took_ms": round((perf_counter() - job.started_s) * 1000, 3),
-    }
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    found = b'"results":[%b]' % b",".join(results) if job.many else b'"hits":%b' % results[0]
+    took_ms = orjson.dumps(round((perf_counter() - job.started_s) * 1000, 3))
+    return b'{%b,%b,"took_ms":%b}' % (found, common, took_ms)
+
+
+def _plain_hits(
+    job: SearchJob, answer: SearchAnswer, row_ids: NDArray[np.int64], distances: NDArray[np.float32]
+) -> bytes:
+    """Return the JSON of one query's hits, keys and distances only: a third of the time."""
+    if not len(row_ids):
+        return b"[]"
+    keys = map(orjson.dumps, answer.state.keys(row_ids))
+    numbers = orjson.dumps(np.ascontiguousarray(distances), option=orjson.OPT_SERIALIZE_NUMPY)
+    pairs = zip(keys, numbers[1:-1].split(b","), strict=True)
+    return b"[%b]" % b",".join([b'{"key":%b,"distance":%b}' % pair for pair in pairs])
+
+
+def _rich_hits(
+    job: SearchJob, answer: SearchAnswer, row_ids: NDArray[np.int64], distances: NDArray[np.float32]
+) -> bytes:
+    """Return the JSON of one query's hits with all that was asked for."""
+    hits = _hits(job, answer, row_ids, distances)
+    return orjson.dumps(hits, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _hits(
