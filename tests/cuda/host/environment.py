@@ -50,7 +50,8 @@ def environment(**settings: str) -> dict[str, str]:
     """Return the environment of a process that uses the card; ``settings`` as in runtime.h."""
     packages = installed_cupy()
     libraries = hip_libraries(packages)
-    compiler = ["g++", *FLAGS, *GCC_FLAGS, "-O2", "-shared", "-D__CUDA_ARCH__=800"]
+    headers = f"-DHEADERS_{content_hash(INCLUDE)}"  # so that other headers are another command
+    flags = [*FLAGS, *GCC_FLAGS, "-O2", "-D__CUDA_ARCH__=800", headers, "-I", str(INCLUDE)]
     emulator = runtime(checked=False)
     search = [str(packages), str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")]
     return {
@@ -64,9 +65,8 @@ def environment(**settings: str) -> dict[str, str]:
         "TEST_DEVICE": "cuda",
         "FAKE_HIP_LIBRARY": str(libraries / "libfakehip.so"),
         "FAKE_HIP_CACHE": str(_folder(CACHE / "host" / "kernels")),
-        "FAKE_HIP_COMPILER": " ".join(
-            [*compiler, "-I", str(INCLUDE), f"-Wl,-rpath,{emulator.parent}", str(emulator)]
-        ),
+        "FAKE_HIP_COMPILER": " ".join(["g++", *flags]),
+        "FAKE_HIP_LINKER": f"g++ -shared -Wl,--no-as-needed,-rpath,{emulator.parent} {emulator}",
         **settings,
     }
 

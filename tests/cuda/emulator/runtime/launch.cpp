@@ -1,8 +1,10 @@
 // One launch: limits, the order of the blocks, poisoned shared memory, and the error's text.
 #include "launch.h"
 
+#include <unistd.h>
 #include <xmmintrin.h>
 
+#include <atomic>
 #include <cstdio>
 #include <numeric>
 
@@ -33,35 +35,66 @@ static std::vector<unsigned> block_order(Block& b, size_t n) {
   return order;
 }
 
-static void run_blocks(Block& b, const Launch& l) {
+// One block at a time, whosever it is: launches of several threads take turns in the order they come.
+class Turn {
+  static std::atomic<unsigned> next_, serving_;
+
+ public:
+  Turn() {
+    for (unsigned mine = next_++; serving_ != mine;) usleep(20);
+  }
+  ~Turn() { serving_++; }
+};
+std::atomic<unsigned> Turn::next_{0}, Turn::serving_{0};
+
+struct Running {  // one launch between its turns
+  const Launch& launch;
+  void (*entry)(void**);
+  unsigned long long random_state;
+  std::string error;
+};
+
+static void take_over(Block& b, const Running& r) {
+  const Launch& l = r.launch;
+  b.failed = false;
+  b.error.clear();
+  b.entry = r.entry;
+  b.arguments = l.arguments;
+  b.order = l.order;
+  b.random_state = r.random_state;
+  state.grid = {(unsigned)l.grid[0], (unsigned)l.grid[1], (unsigned)l.grid[2]};
+  state.block = {(unsigned)l.block[0], (unsigned)l.block[1], (unsigned)l.block[2]};
+  state.dynamic_bytes = l.dynamic_shared;
+}
+
+static void run_blocks(Block& b, Running& r) {
+  const Launch& l = r.launch;
   size_t x = (size_t)l.grid[0], y = (size_t)l.grid[1], n = x * y * (size_t)l.grid[2];
-  std::vector<unsigned> order = block_order(b, n);
-  for (size_t i = 0; i < n && !b.failed; i++) {
+  std::vector<unsigned> order;
+  for (size_t i = 0; i < n && r.error.empty(); i++) {
+    Turn turn;
+    take_over(b, r);
+    if (i == 0) {
+      on_launch_begin((const void*)r.entry);
+      order = block_order(b, n);
+    }
     size_t j = order.empty() ? (b.order ? n - 1 - i : i) : order[i];
     state.block_index = {(unsigned)(j % x), (unsigned)(j / x % y), (unsigned)(j / (x * y))};
     memset(state.shared, 0xff, (size_t)l.dynamic_shared);  // NaN for float and half
     run_block(b);
+    r.random_state = b.random_state;
+    if (b.failed) r.error = b.error;
   }
 }
 
 int run(const Launch& l, void (*entry)(void**), char* error, int error_size) {
   if (const char* broken = limits_broken(l)) return refuse(error, error_size, broken);
-  Block& b = block();
-  b.failed = false;
-  b.error.clear();
-  b.entry = entry;
-  b.arguments = l.arguments;
-  b.order = l.order;
-  b.random_state = l.seed * 0x9E3779B97F4A7C15ull + 1;
-  state.grid = {(unsigned)l.grid[0], (unsigned)l.grid[1], (unsigned)l.grid[2]};
-  state.block = {(unsigned)l.block[0], (unsigned)l.block[1], (unsigned)l.block[2]};
-  state.dynamic_bytes = l.dynamic_shared;
-  on_launch_begin((const void*)entry);
+  Running r{l, entry, l.seed * 0x9E3779B97F4A7C15ull + 1, ""};
   unsigned rounding = _mm_getcsr();
   _mm_setcsr(rounding | 0x8040);  // flush denormals, as CuPy's -ftz=true does
-  run_blocks(b, l);
+  run_blocks(block(), r);
   _mm_setcsr(rounding);
-  return b.failed ? refuse(error, error_size, b.error) : 0;
+  return r.error.empty() ? 0 : refuse(error, error_size, r.error);
 }
 }  // namespace emu
 

@@ -46,16 +46,18 @@ static std::string fingerprint(const std::string& text) {
 static int compile(Program* p) {
   std::string text = "#include \"emulator.h\"\n" + p->source + "\n#line 1 \"exports\"\n";
   for (size_t i = 0; i < p->names.size(); i++) text += "EMU_KERNEL(n" + std::to_string(i) + ", " + p->names[i] + ")\n";
-  std::string compiler = variable("FAKE_HIP_COMPILER");  // with its flags; the emulator's runtime at the end
+  std::string compiler = variable("FAKE_HIP_COMPILER"), linker = variable("FAKE_HIP_LINKER");  // with their flags
   std::string base = variable("FAKE_HIP_CACHE") + "/" + fingerprint(compiler + text);
-  p->library = base + ".so";
+  std::string object = base + ".o";  // is kept when only the emulator's runtime has changed
+  p->library = base + "-" + fingerprint(linker) + ".so";
   if (access(p->library.c_str(), R_OK) == 0) return 0;
-  std::string own = base + "." + std::to_string(getpid());
-  std::ofstream(own + ".cpp") << text;
-  size_t cut = compiler.rfind(' ');
-  std::string command = compiler.substr(0, cut) + " " + own + ".cpp " + compiler.substr(cut + 1) + " -o " + own + ".so > " + own + ".log 2>&1 && mv " + own +
-                        ".so " + p->library;
-  int status = system(command.c_str());
+  std::string own = base + "." + std::to_string(getpid()), to_log = " > " + own + ".log 2>&1";
+  int status = 0;
+  if (access(object.c_str(), R_OK)) {
+    std::ofstream(own + ".cpp") << text;
+    status = system((compiler + " -c " + own + ".cpp -o " + own + ".o" + to_log + " && mv " + own + ".o " + object).c_str());
+  }
+  if (!status) status = system((linker + " " + object + " -o " + own + ".so" + to_log + " && mv " + own + ".so " + p->library).c_str());
   p->log = contents(own + ".log");
   unlink((own + ".cpp").c_str());
   unlink((own + ".log").c_str());
@@ -67,7 +69,10 @@ static void launch(const Function& f, emu::Launch l, std::vector<std::vector<cha
   for (auto& v : values) pointers.push_back(v.data());
   l.arguments = pointers.data();
   char error[kErrorBytes];
-  if (f.run(&l, error, kErrorBytes)) fault(f.name + ": " + error);
+  runtime().lock.unlock();
+  int failed = f.run(&l, error, kErrorBytes);
+  runtime().lock.lock();
+  if (failed) fault(f.name + ": " + error);
 }
 }  // namespace hip
 

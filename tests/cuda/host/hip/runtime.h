@@ -1,5 +1,6 @@
 // A HIP runtime on the CPU, for tests: what CuPy's ROCm build calls, with the emulator as the card.
-// One lock around everything: CuPy lets several Python threads in.
+// One lock around everything but kernels: CuPy lets several Python threads in, and copies of one
+// stream go on while another one's kernel runs.
 //
 // FAKE_HIP_LAZY=1      work of a stream runs only at a synchronisation, so host code that forgets to
 //                      wait reads stale data every time
@@ -7,6 +8,7 @@
 // FAKE_HIP_FAULT=FILE  once FILE exists, the next work that runs spoils the card's memory, and the
 //                      context is lost
 #pragma once
+#include <condition_variable>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -28,6 +30,7 @@ struct Stream {
   std::deque<Work> queue;
   unsigned long long queued = 0, done = 0;
   bool waits_for_null = true;      // not made with hipStreamNonBlocking
+  bool busy = false;               // a thread is at its first work
   std::vector<Work>* recording = nullptr;  // while it is captured
 };
 struct Event {
@@ -36,7 +39,8 @@ struct Event {
   double at_ms = 0;
 };
 struct Runtime {
-  std::recursive_mutex lock;
+  std::recursive_mutex lock;  // held once, not twice, by who runs the work of a stream
+  std::condition_variable_any idle;  // a stream is no longer busy
   std::map<char*, size_t> device_memory, pinned_memory;
   size_t total = 0, used = 0;
   Stream null_stream;

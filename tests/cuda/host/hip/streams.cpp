@@ -7,18 +7,26 @@ namespace hip {
 Stream* stream_of(void* handle) { return (size_t)handle <= 2 ? &runtime().null_stream : (Stream*)handle; }
 
 void run_until(Stream* s, unsigned long long position) {
-  while (s->done < position && !s->queue.empty()) {
+  Runtime& rt = runtime();
+  for (;;) {
+    rt.idle.wait(rt.lock, [s] { return !s->busy; });
+    if (s->done >= position || s->queue.empty()) return;
     Work work = std::move(s->queue.front());
     s->queue.pop_front();
-    s->done++;
+    s->busy = true;
     fault_if_ordered();
-    if (runtime().fault.empty()) work();
+    if (rt.fault.empty()) work();
+    s->busy = false;
+    s->done++;
+    rt.idle.notify_all();
   }
 }
 void drain(Stream* s) { run_until(s, s->queued); }
 void drain_all() {
   drain(&runtime().null_stream);
-  for (Stream* s : runtime().streams) drain(s);
+  std::set<Stream*> there = runtime().streams;  // others may come and go while a kernel runs
+  for (Stream* s : there)
+    if (runtime().streams.count(s)) drain(s);
 }
 void queue(Stream* s, Work work) {
   Runtime& rt = runtime();
@@ -69,12 +77,12 @@ HIP_CALL(hipStreamSynchronize, void* s) {
 }
 HIP_CALL(hipStreamQuery, void* s) {
   HIP_ENTER("hipStreamQuery");
-  return hip::stream_of(s)->queue.empty() ? hip::kOk : hip::kNotReady;
+  return hip::stream_of(s)->queue.empty() && !hip::stream_of(s)->busy ? hip::kOk : hip::kNotReady;
 }
 HIP_CALL(hipStreamWaitEvent, void* s, void* event, unsigned) {
   HIP_ENTER("hipStreamWaitEvent");
   hip::Event e = *(hip::Event*)event;
-  if (e.stream) hip::queue(hip::stream_of(s), [=] { hip::run_until(e.stream, e.position); });
+  if (e.stream && e.stream != hip::stream_of(s)) hip::queue(hip::stream_of(s), [=] { hip::run_until(e.stream, e.position); });
   return hip::kOk;
 }
 
