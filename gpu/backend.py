@@ -7,7 +7,7 @@ break near-ties differently when they encode; over the same codes answers are eq
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -166,6 +166,16 @@ class Backend(Protocol):
 
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``."""
+        ...
+
+    def rewrite_lists(
+        self, lists: Lists, kept: U8, *, renumber: bool, pause: Callable[[], None]
+    ) -> Lists:
+        """Return new lists with the rows of ``lists`` that ``kept``, a packed bitmap, has set.
+
+        With ``renumber`` row i gets as its new id the number of set bits before bit i. ``pause`` is
+        called between slices and may raise to stop. Raise IndexFull; then nothing was taken.
+        """
         ...
 
     def choose_lists(self, codec: Codec, queries: F32, nprobe: int) -> tuple[I32, F32]:

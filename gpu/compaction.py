@@ -15,7 +15,6 @@ import numpy as np
 from .arrays import I64
 from .bitmap import bits_at
 from .index import Index
-from .rewriting import copied_lists
 from .trained import Trained
 
 if TYPE_CHECKING:
@@ -51,7 +50,9 @@ def _renumbered(
     encoded = int(np.searchsorted(live, trained.encoded_rows))
     return replace(
         trained,
-        lists=copied_lists(state, trained, pause, renumber),
+        lists=state.backend.rewrite_lists(
+            trained.lists, state.alive_bits, renumber=True, pause=pause
+        ),
         aside=renumber(trained.aside[bits_at(state.alive_bits, trained.aside)]),
         encoded_rows=encoded,
         kept_rows=encoded,

@@ -29,6 +29,7 @@ from .cuda.lists import DeviceLists, Ground
 from .cuda.memory import Budget
 from .cuda.options import RawLocation
 from .cuda.prepared import PreparedCodecs
+from .cuda.rewriting import Survivors, rewritten_lists
 from .cuda.rows import DeviceRows
 from .cuda.scanning import choose_block, most_queries, scan_block, scan_deep, search_block
 from .cuda.teaching import (
@@ -64,7 +65,7 @@ class CudaBackend(NumpyBackend):
     """See ``Backend``. ``host`` answers what does not fit on the card; None: NumPy.
 
     Products of matrices of fewer than ``small_product`` multiplications are the host's, too, and
-    filters of fewer than ``small_filter`` rows (None: ``SMALL_FILTER``).
+    filters of fewer than ``small_filter`` rows.
     """
 
     name = "cuda"
@@ -78,7 +79,7 @@ class CudaBackend(NumpyBackend):
         raw_location: RawLocation = "device",
         host: Backend | None = None,
         small_product: int = SMALL_PRODUCT,
-        small_filter: int | None = None,
+        small_filter: int = SMALL_FILTER,
     ) -> None:
         self.device = device
         self.lost: str | None = None
@@ -89,9 +90,8 @@ class CudaBackend(NumpyBackend):
         self._codecs = PreparedCodecs(self._budget)
         self._bitmaps = DeviceBitmaps(device)
         self._rows = DeviceRows(device, self._budget, raw_location)
-        self._columns = DeviceColumns(device, self._budget)
-        self._small_filter = SMALL_FILTER if small_filter is None else small_filter
-        self._budget.give_way = self._give_way
+        self._columns, self._small_filter = DeviceColumns(device, self._budget), small_filter
+        self._budget.give_way = self._rows.give_way
 
     @property
     def pci_bus_id(self) -> str:
@@ -206,6 +206,16 @@ class CudaBackend(NumpyBackend):
                 prepared = self._codecs.of(codec, space.stream)
             return DeviceLists.empty(codec, Ground(prepared, self._spaces, self._budget))
 
+    def rewrite_lists(
+        self, lists: Lists, kept: U8, *, renumber: bool, pause: Callable[[], None]
+    ) -> Lists:
+        """Copy the rows that ``kept`` has set from page to page; nothing goes over the bus."""
+        own = _own(lists)
+        with self._guarded():
+            with self._spaces.one() as space:
+                bits = self._bitmaps.of(kept, space.stream)
+            return rewritten_lists(own, Survivors(kept, bits, renumber), pause)
+
     def choose_lists(self, codec: Codec, queries: F32, nprobe: int) -> tuple[I32, F32]:
         """Return the best lists of placed queries, nearest first, and their constants B."""
         nprobe = min(nprobe, codec.nlist)
@@ -319,11 +329,6 @@ class CudaBackend(NumpyBackend):
                 )
                 return np.concatenate(parts)
         return self._host.distances(rows, queries, row_ids)
-
-    def _give_way(self, nbytes: int) -> None:
-        """Let go of what is there to be faster: filter columns first, then raw rows."""
-        self._columns.give_way(nbytes)
-        self._rows.give_way(nbytes)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

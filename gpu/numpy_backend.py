@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .filter_program import FilterColumn, FilterProgram
 from .grouping import sum_by_codeword, sum_by_list
 from .hits import SearchResult, nearest_pairs
 from .lists import SegmentedLists
+from .rewriting import copied_lists
 from .rows import Rows
 from .scan import choose_lists, scan
 
@@ -90,6 +91,12 @@ class NumpyBackend:
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``."""
         return SegmentedLists(codec)
+
+    def rewrite_lists(
+        self, lists: Lists, kept: U8, *, renumber: bool, pause: Callable[[], None]
+    ) -> Lists:
+        """Return new lists with the rows that ``kept`` has set, by way of their contents."""
+        return copied_lists(self, lists, kept, renumber=renumber, pause=pause)
 
     def choose_lists(self, codec: Codec, queries: F32, nprobe: int) -> tuple[I32, F32]:
         """Return the best lists of placed queries, nearest first, and their constants B."""

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import I64
-from .bitmap import bits_at
+from .arrays import U8
+from .bitmap import bits_at, unpack
 from .errors import BadInput
-from .trained import Trained
 
 if TYPE_CHECKING:
-    from .backend import Lists
-    from .encoding import ListContents
+    from .backend import Backend, Lists
     from .state import IndexState
+    from .trained import Trained
 
 #: Rows copied between two looks at whoever waits.
 SLICE_ROWS = 1 << 18
@@ -34,30 +33,27 @@ def rewritten(state: IndexState, pause: Callable[[], None] = lambda: None) -> Tr
     trained = state.trained_part
     if trained is None:
         raise BadInput("there are no lists to rewrite")
-    lists = copied_lists(state, trained, pause, lambda row_ids: row_ids)
+    lists = state.backend.rewrite_lists(
+        trained.lists, state.alive_bits, renumber=False, pause=pause
+    )
     aside = trained.aside[bits_at(state.alive_bits, trained.aside)]
     return replace(trained, lists=lists, aside=aside, kept_rows=state.live_encoded_rows)
 
 
 def copied_lists(
-    state: IndexState,
-    trained: Trained,
-    pause: Callable[[], None],
-    renumber: Callable[[I64], I64],
+    backend: Backend, lists: Lists, kept: U8, *, renumber: bool, pause: Callable[[], None]
 ) -> Lists:
-    """Return new lists with the live rows of ``trained.lists`` under the ids ``renumber`` gives.
+    """Return new lists with the rows of ``lists`` that ``kept`` has set, by way of their contents.
 
-    ``renumber`` maps ids i64[n] of live rows and keeps their order.
+    What ``Backend.rewrite_lists`` is defined to return.
     """
-    lists, contents = state.backend.open_lists(trained.codec), trained.lists.contents()
+    made, contents = backend.open_lists(lists.codec), lists.contents()
+    places = np.flatnonzero(unpack(kept, 0, 8 * len(kept))) if renumber else None
     for first in range(0, len(contents), SLICE_ROWS):
         pause()
         part = contents.take(slice(first, first + SLICE_ROWS))
-        live = part.take(bits_at(state.alive_bits, part.row_ids))
-        lists = lists.append(_renumbered(live, renumber))
-    return lists
-
-
-def _renumbered(contents: ListContents, renumber: Callable[[I64], I64]) -> ListContents:
-    row_ids = np.asarray(renumber(contents.row_ids))
-    return replace(contents, row_ids=row_ids)
+        live = part.take(bits_at(kept, part.row_ids))
+        if places is not None:
+            live = replace(live, row_ids=np.searchsorted(places, live.row_ids))
+        made = made.append(live)
+    return made

@@ -56,6 +56,23 @@ def append_rows(queue: Queue, layout: ListLayout, rows: NewRows, lists: ListsVie
     )
 
 
+class Kept(NamedTuple):
+    """Addresses of a bitmap over row ids, and of i32 ranks: its set bits before each 32-bit word.
+
+    Rows get their rank as their new id; with 0 for ``ranks`` they keep their ids.
+    """
+
+    bits: int
+    ranks: int = 0
+
+
+class ListRange(NamedTuple):
+    """Lists [first, end)."""
+
+    first: int
+    end: int
+
+
 def survivors(
     queue: Queue, layout: ListLayout, lists: ListsView, nlist: int, kept: int, counts: int
 ) -> None:
@@ -70,20 +87,30 @@ def survivors(
 
 
 def rewrite(
-    queue: Queue, layout: ListLayout, lists: ListsView, nlist: int, kept: int, to: ListsView
+    queue: Queue,
+    layout: ListLayout,
+    lists: ListsView,
+    which: ListRange,
+    kept: Kept,
+    to: ListsView,
 ) -> None:
-    """Copy the rows that ``kept`` has set, in order, to the same lists of ``to``.
+    """Copy the rows of some lists that ``kept`` has set, in order, to the same lists of ``to``.
 
     Those have pages for as many rows as ``survivors`` counted.
     """
+    count = which.end - which.first
+    own = lists._replace(
+        starts=lists.starts + 4 * which.first, lengths=lists.lengths + 4 * which.first
+    )
     queue.device.launch(
         Kernel("append", "rewrite"),
-        (-(-nlist // WARPS), 1, 1),
+        (-(-count // WARPS), 1, 1),
         THREADS,
         (
-            *_read(lists, nlist, layout),
-            np.uint64(kept),
-            np.uint64(to.starts),
+            *_read(own, count, layout),
+            np.uint64(kept.bits),
+            np.uint64(kept.ranks),
+            np.uint64(to.starts + 4 * which.first),
             np.uint64(to.pages),
         ),
         queue.stream,

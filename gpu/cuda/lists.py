@@ -151,6 +151,21 @@ class DeviceLists:
         rows = joined(list(self._fetched()), self.codec)
         return rows.take(np.lexsort((rows.row_ids, rows.list_ids)))
 
+    def resized(self, lengths: I64) -> DeviceLists:
+        """Return lists of ``lengths`` in fresh pages that hold nothing yet; raise IndexFull."""
+        slab, needed = self.prepared.slab, -(-lengths // PAGE_ROWS)
+        fresh = slab.take(int(needed.sum()))
+        try:
+            starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(needed)])
+            chain = _Chain(PageOwner(slab))
+            table = _Table(starts, fresh)
+            made = DeviceLists(self.codec, self.ground, chain, 0, table, lengths)
+        except BaseException:
+            slab.give(fresh)
+            raise
+        chain.owner.keep(fresh)
+        return made
+
     def _fetched(self) -> Iterator[ListContents]:
         """Yield the rows of a few pages at a time."""
         slab, layout = self.prepared.slab, self.prepared.view.layout

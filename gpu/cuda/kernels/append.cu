@@ -62,11 +62,12 @@ survivors(int nlist, const int* __restrict__ starts, const int* __restrict__ len
 }
 
 // Copies the rows that `kept` has set, in their order, to the slots from 0 on of the same list of
-// other lists, whose pages have room for them. A warp a list.
+// other lists, whose pages have room for them. ranks i32[words of kept]: set bits before each word,
+// and rows are numbered by the set bits before them; null: they keep their ids. A warp a list.
 KERNEL __launch_bounds__(256, 4)
 rewrite(int nlist, const int* __restrict__ starts, const int* __restrict__ lengths,
         const u64* __restrict__ pages, int chunks, const u32* __restrict__ kept,
-        const int* __restrict__ to_starts, const u64* __restrict__ to_pages) {
+        const int* __restrict__ ranks, const int* __restrict__ to_starts, const u64* __restrict__ to_pages) {
   const int list = (int)(blockIdx.x * blockDim.x + threadIdx.x) / WARP;
   if (list >= nlist) return;
   const int rows = lengths[list], lane = lane_id();
@@ -82,7 +83,8 @@ rewrite(int nlist, const int* __restrict__ starts, const int* __restrict__ lengt
       for (int c = 0; c < chunks; c++) *chunk_at(target, c, there) = *chunk_at(group, c, lane);
       *bias_at(target, chunks, there) = *bias_at(group, chunks, lane);
       *gain_at(target, chunks, there) = *gain_at(group, chunks, lane);
-      *id_at(target, chunks, there) = id;
+      const u32 before = kept[(u32)id >> 5] & ((1u << (id & 31)) - 1u);
+      *id_at(target, chunks, there) = ranks ? ranks[(u32)id >> 5] + __popc(before) : id;
     }
     written += __popc(who);
   }

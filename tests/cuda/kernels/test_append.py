@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gpu.cuda import append
-from gpu.cuda.append import NewRows
+from gpu.cuda.append import Kept, ListRange, NewRows
 from gpu.cuda.layout import PAGE_ROWS
 from gpu.encoding import ListContents
 from tests.cuda.kernels.cards import Card
@@ -64,23 +66,29 @@ def test_appended_rows_lie_where_numpy_puts_them(
     assert in_pages(card, empty) == in_pages(card, wanted)
 
 
+@pytest.mark.parametrize("renumber", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("sizes", CASES[:3], ids=str)
 def test_a_rewrite_keeps_the_surviving_rows_in_their_order(
-    card: Card, rng: np.random.Generator, sizes: Sizes, share: float
+    card: Card, rng: np.random.Generator, sizes: Sizes, share: float, renumber: bool
 ) -> None:
     codec = made_codec(rng, sizes)
     contents = made_contents(rng, codec, LENGTHS)
     lists = PagedLists(card, codec, contents)
     flags = rng.random(len(contents)) < share
-    kept = card.put(np.pad(np.packbits(flags, bitorder="little"), (0, 4)))
+    bits = np.packbits(np.pad(flags, (0, -len(flags) % 32)), bitorder="little")
+    ranks = np.concatenate([[0], np.cumsum(flags)])[::32][: len(bits) // 4].astype(np.int32)
+    kept = Kept(card.put(bits), card.put(ranks) if renumber else 0)
     survivors = contents.take(flags[contents.row_ids])
+    if renumber:
+        survivors = replace(survivors, row_ids=(np.cumsum(flags) - 1)[survivors.row_ids])
     wanted = PagedLists(card, codec, survivors)
     target = PagedLists(card, codec, survivors)
     counts = card.room(4 * codec.nlist)
     if len(target.pages):
         card.write(target.slab, np.zeros(len(target.pages) * target.layout.page_bytes, np.uint8))
-    append.survivors(card.queue, lists.layout, lists.view, codec.nlist, kept, counts)
+    append.survivors(card.queue, lists.layout, lists.view, codec.nlist, kept.bits, counts)
     np.testing.assert_array_equal(card.get(counts, codec.nlist, np.int32), wanted.lengths)
-    append.rewrite(card.queue, lists.layout, lists.view, codec.nlist, kept, target.view)
+    for which in (ListRange(0, 2), ListRange(2, codec.nlist)):
+        append.rewrite(card.queue, lists.layout, lists.view, which, kept, target.view)
     assert in_pages(card, target) == in_pages(card, wanted)
