@@ -61,10 +61,14 @@ class _Truth:
         covered = self.is_true & (self.list_rank < nprobe)
         return float(np.minimum(covered.sum(axis=1), self.k).mean() / self.k)
 
-    def curve(self, scanned: _Scanned, nprobe: int) -> AnyArray:
-        """Recall f64[r] when the best 1 to r rows of the first ``nprobe`` lists are re-ranked."""
+    def found_in(self, scanned: _Scanned) -> _Found:
+        """Look for the true rows among those that a scan gave."""
         true = np.where(self.is_true, self.ids, -1)
-        place = scanned.places(self.queries, true, nprobe)
+        return _Found(scanned, self.queries, scanned.columns(self.queries, true))
+
+    def curve(self, found_in: _Found, nprobe: int) -> AnyArray:
+        """Recall f64[r] when the best 1 to r rows of the first ``nprobe`` lists are re-ranked."""
+        place = found_in.places(nprobe)
         found = np.sort(np.where(place < 0, np.iinfo(np.int64).max, place), axis=1)[:, : self.k]
         depth = DEEPEST_RERANK * self.k
         aside = np.minimum((self.is_true & (self.list_rank < 0)).sum(axis=1), self.k)
@@ -87,20 +91,34 @@ class _Scanned:
     ids: I64
     list_rank: I64
 
-    def places(self, queries: I64, wanted: I64, nprobe: int) -> I64:
+    def columns(self, queries: I64, wanted: I64) -> I64:
+        """Return in which column i64[q, t] of ``ids`` each wanted row is, or -1."""
+        columns = np.full(wanted.shape, -1, np.int64)
+        for i, query in enumerate(queries):
+            mine = self.ids[query]
+            by_id = np.argsort(mine)
+            at = np.minimum(np.searchsorted(mine, wanted[i], sorter=by_id), len(mine) - 1)
+            hit = (mine[by_id[at]] == wanted[i]) & (wanted[i] >= 0)
+            columns[i, hit] = by_id[at[hit]]
+        return columns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """In which columns i64[q, t] of a scan's rows those are that some queries want; -1: in none."""
+
+    scanned: _Scanned
+    queries: I64
+    columns: I64
+
+    def places(self, nprobe: int) -> I64:
         """Return the place i64[q, t] of each wanted row among those of the first lists, or -1."""
-        ids, seen = self.ids[queries], self.list_rank[queries] < nprobe
-        seen &= ids >= 0
-        order = np.cumsum(seen, axis=1) - 1
-        places = np.full(wanted.shape, -1, np.int64)
-        for i in range(len(queries)):
-            mine = ids[i][seen[i]]
-            by_id = np.argsort(mine, kind="stable")
-            at = np.minimum(np.searchsorted(mine, wanted[i], sorter=by_id), max(len(mine) - 1, 0))
-            if len(mine):
-                hit = mine[by_id[at]] == wanted[i]
-                places[i, hit] = order[i][seen[i]][by_id[at[hit]]]
-        return places
+        seen = self.scanned.list_rank[self.queries] < nprobe
+        seen &= self.scanned.ids[self.queries] >= 0
+        at = np.maximum(self.columns, 0)
+        places = np.take_along_axis(np.cumsum(seen, axis=1) - 1, at, axis=1)
+        there = np.take_along_axis(seen, at, axis=1) & (self.columns >= 0)
+        return np.where(there, places, -1)
 
 
 def calibrate(
@@ -117,9 +135,12 @@ def calibrate(
     if nlist == 1:
         return Plan(nlist)
     steps: list[Step] = []
+    contents = trained.lists.contents()
+    list_of = np.full(state.n_rows, -1, np.int32)
+    list_of[contents.row_ids] = contents.list_ids
     for done, share in enumerate(SHARES):
         on_step(done, len(SHARES))
-        measure = _Measure(state, trained, held_out, queries, share)
+        measure = _Measure(state, trained, held_out, queries, list_of, share)
         ks = [k for k in NEIGHBOURS if measure.knows(k)]
         steps += [measure.step(k, target) for k in ks for target in TARGETS]
     return Plan(nlist, tuple(steps))
@@ -129,9 +150,15 @@ class _Measure:
     """Search results of the held-out rows, each list scan done once, under a random filter."""
 
     def __init__(
-        self, state: IndexState, trained: Trained, held_out: I64, queries: F32, share: float
+        self,
+        state: IndexState,
+        trained: Trained,
+        held_out: I64,
+        queries: F32,
+        list_of: I32,
+        share: float,
     ) -> None:
-        self._state, self._trained = state, trained
+        self._state, self._trained, self._list_of = state, trained, list_of
         self._held_out, self._share = held_out, share
         self._where, self._allowed, self._matches = _filtered(state, share)
         self._placed = trained.codec.place_queries(queries)
@@ -139,9 +166,10 @@ class _Measure:
         backend = state.backend
         self._probes, self._constants = backend.choose_lists(trained.codec, self._placed, nlist)
         self._hits = backend.exact(state.rows, queries, TRUTH_ROWS + 1, self._where, self._allowed)
-        self._rank_of_list, self._list_of = self._places()
+        self._rank_of_list = self._places()
         self._list_rank = self._ranks(self._hits.ids)
         self._scanned = self._scan(min(nlist, max(1, round(FIRST_PROBES * math.sqrt(nlist)))))
+        self._found: dict[int, _Found] = {}
 
     def knows(self, k: int) -> bool:
         """Whether enough queries have a truth to measure ``k`` neighbours with."""
@@ -156,7 +184,9 @@ class _Measure:
         while True:
             if nprobe > self._scanned.nprobe:
                 self._scanned = self._scan(min(nlist, 2 * nprobe))
-            curve = truth.curve(self._scanned, nprobe)
+            if self._found.get(k) is None or self._found[k].scanned is not self._scanned:
+                self._found[k] = truth.found_in(self._scanned)
+            curve = truth.curve(self._found[k], nprobe)
             reached = np.flatnonzero(curve >= goal)
             if len(reached):
                 return Step(k, target, nprobe, max(k, int(reached[0]) + 1), self._share)
@@ -179,15 +209,12 @@ class _Measure:
         is_true = distances[known] <= kth[known, None]
         return _Truth(k, known, self._hits.ids[known], is_true, self._list_rank[known])
 
-    def _places(self) -> tuple[I64, I32]:
-        """Return each list's place in each query's probing order, i64[q, L], and rows' lists."""
-        contents = self._trained.lists.contents()
-        list_of = np.full(self._state.n_rows, -1, np.int32)
-        list_of[contents.row_ids] = contents.list_ids
+    def _places(self) -> I64:
+        """Return each list's place in each query's probing order, i64[q, L]."""
         rank = np.empty(self._probes.shape, np.int64)
         places = np.broadcast_to(np.arange(self._probes.shape[1]), self._probes.shape)
         np.put_along_axis(rank, self._probes.astype(np.int64), places, axis=1)
-        return rank, list_of
+        return rank
 
     def _ranks(self, row_ids: I64) -> I64:
         """Return the place of each row's list in its query's probing order; -1: in no list."""

@@ -35,6 +35,8 @@ from .rows import Rows
 
 Array = TypeVar("Array", bound=AnyArray)
 
+#: Components of the rows that are coded together: what lies between two steps stays in the cache.
+CODED_COMPONENTS = 1 << 20
 #: Queries of one call of a kernel, and candidates that their buffers may hold together.
 MOST_QUERIES = 1024
 MOST_CANDIDATES = 1 << 22
@@ -95,11 +97,18 @@ class CpuBackend(NumpyBackend):
     def encode_rows(self, codec: Codec, vectors: F32) -> CodedRows:
         """Return what lists hold of vectors f32[n, d]: place, assign and encode."""
         tiles = self._codecs.of(codec).centroids
-        if tiles is None:
-            return super().encode_rows(codec, vectors)
-        return coded_rows(
-            codec, self, vectors, lambda rows: assigned(tiles, rows, self._threads)[0]
-        )
+
+        def lists_of(rows: F32) -> I32:
+            if tiles is None:
+                return self.nearest(rows, codec.centroids)[0]
+            return assigned(tiles, rows, self._threads)[0]
+
+        step = max(1, CODED_COMPONENTS // codec.centroids.shape[1])
+        parts = [
+            coded_rows(codec, self, vectors[first : first + step], lists_of)
+            for first in range(0, max(1, len(vectors)), step)
+        ]
+        return CodedRows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def open_lists(self, codec: Codec) -> Lists:
         """Return empty lists for ``codec``."""

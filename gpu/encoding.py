@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import F16, F32, I32, I64, U8, Bool
+from .arrays import F16, F32, I32, I64, U8, AnyArray, Bool
 from .backend import Backend
 from .codec import Codec
 from .pq import code_bytes, decode, pack_codes
@@ -100,16 +100,17 @@ def nothing(codec: Codec) -> ListContents:
     )
 
 
-def encode_rows(codec: Codec, backend: Backend, vectors: F32, row_ids: I64) -> Encoded:
-    """Encode f32[n, d] as rows ``row_ids`` i64[n]."""
-    if codec.metric == "cosine":
-        directed: Bool = np.any(vectors != 0, axis=1)
-        vectors, row_ids = vectors[directed], row_ids[directed]
+def encode_rows(codec: Codec, backend: Backend, vectors: AnyArray, row_ids: I64) -> Encoded:
+    """Encode f32 or f16 [n, d] as rows ``row_ids`` i64[n]."""
     step = max(1, BLOCK_COMPONENTS // codec.centroids.shape[1])
     parts = []
     for first in range(0, len(vectors), step):
+        block: F32 = vectors[first : first + step].astype(np.float32, copy=False)
         ids = row_ids[first : first + step]
-        parts.append(_encode_block(codec, backend, vectors[first : first + step], ids))
+        if codec.metric == "cosine":
+            directed: Bool = np.any(block, axis=1)
+            block, ids = (block, ids) if directed.all() else (block[directed], ids[directed])
+        parts.append(_encode_block(codec, backend, block, ids))
     return Encoded(
         joined([part.contents for part in parts], codec),
         np.concatenate([np.empty(0, np.int64), *(part.aside for part in parts)]),

@@ -75,17 +75,47 @@ def _search_batch(
     rows: Rows, queries: F32, k: int, where: range | I64, allowed: U8 | None
 ) -> SearchResult:
     screen = _Screen.of(rows, queries)
-    best = no_hits(len(queries), k)
+    best, waiting = no_hits(len(queries), k), _Waiting(len(queries), k)
     size = max(1, min(BLOCK_COMPONENTS // rows.dim, BLOCK_SCORES // max(1, len(queries))))
     for ids, block in _blocks(rows, where, size):
         counts = screen.counts(block.norms) & _allowed(allowed, ids, block)
         if counts.any():
             query_of, row_of = screen.candidates(block, counts, best.distances[:, -1], k)
             row_ids = ids[row_of]
-            distances = _distances(rows, queries, query_of, row_ids)
-            found = nearest_pairs(len(queries), k, query_of, row_ids, distances)
-            best = merge(best, found, k)
-    return best
+            waiting.add(query_of, row_ids, _distances(rows, queries, query_of, row_ids))
+            if waiting.is_full:
+                best = waiting.merged(best)
+    return waiting.merged(best)
+
+
+class _Waiting:
+    """Pairs of queries and rows that are not in the result yet: merging costs what k rows cost."""
+
+    def __init__(self, n_queries: int, k: int) -> None:
+        self._n_queries, self._k = n_queries, k
+        self._pairs: list[tuple[I64, I64, F32]] = []
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are half as many as the result holds: it may be out of date by now."""
+        return 2 * self._size >= self._n_queries * self._k
+
+    def add(self, query_of: I64, row_ids: I64, distances: F32) -> None:
+        """Keep n pairs for later."""
+        self._pairs.append((query_of, row_ids, distances))
+        self._size += len(row_ids)
+
+    def merged(self, best: SearchResult) -> SearchResult:
+        """Return ``best`` with what has waited."""
+        if not self._size:
+            return best
+        query_of, row_ids, distances = (
+            np.concatenate(part) for part in zip(*self._pairs, strict=True)
+        )
+        self._pairs, self._size = [], 0
+        found = nearest_pairs(self._n_queries, self._k, query_of, row_ids, distances)
+        return merge(best, found, self._k)
 
 
 def _blocks(rows: Rows, where: range | I64, size: int) -> Iterator[tuple[I64, Block]]:
@@ -162,9 +192,11 @@ class _Screen:
             upper = np.where(counts, values + slack, np.inf)
             kth_upper = np.partition(upper, k - 1, axis=1)[:, k - 1]
             limit = np.minimum(limit, kth_upper + self._query_slack())
-        passing = (values - slack <= limit[:, None]) & counts & self.defined[:, None]
-        query_of, row_of = np.nonzero(passing)
-        return query_of, row_of
+        np.subtract(values, slack, out=values)
+        passing = values <= limit[:, None]
+        if not (counts.all() and self.defined.all()):
+            passing &= counts & self.defined[:, None]
+        return np.divmod(np.flatnonzero(passing), len(counts))
 
     def _everything(self, counts: Bool) -> tuple[I64, I64]:
         query_of, row_of = np.nonzero(self.defined[:, None] & counts)
@@ -175,10 +207,10 @@ class _Screen:
         products = self.asked @ block.vectors.astype(np.float32, copy=False).T
         b = block.norms
         if self.metric == "l2":
-            return b * b / 2 - products, 2 * self.unit * b * b + TINY
+            return np.subtract(b * b / 2, products, out=products), 2 * self.unit * b * b + TINY
         if self.metric == "cosine":
-            return -products / _nonzero(b), np.full_like(b, 2 * self.unit)
-        return -products, self.unit * b + TINY
+            return np.divide(products, -_nonzero(b), out=products), np.full_like(b, 2 * self.unit)
+        return np.negative(products, out=products), self.unit * b + TINY
 
     def _query_slack(self) -> F32 | np.float32:
         """Twice the queries' part of the bound: a b <= (a^2 + b^2) / 2 splits it from the rows'."""

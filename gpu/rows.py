@@ -24,6 +24,8 @@ Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[np.generic]], AnyArray
 #: Large enough that chunks are few, small enough that the last one wastes little. The system gives
 #: memory page by page, so an unused part costs address space only.
 CHUNK_BYTES = 64 << 20
+#: Components copied at a time, so that what is worked out of them stays in the cache.
+BLOCK_COMPONENTS = 1 << 19
 #: Device engines number rows with 32 bits.
 MAX_ROWS = 1 << 31
 #: Rows of the first batch that decide the centre; any place near the data will do.
@@ -116,7 +118,8 @@ class Rows:
         chunk, offset = start >> self.shift, start & (self.chunk_rows - 1)
         if chunk == len(self._vectors):
             self._add_chunk()
-        size = min(len(vectors), self.chunk_rows - offset)
+        most = max(1, BLOCK_COMPONENTS // self.dim)
+        size = min(len(vectors), self.chunk_rows - offset, most)
         stored = self._vectors[chunk][offset : offset + size]
         with np.errstate(over="ignore"):
             stored[:] = vectors[:size]

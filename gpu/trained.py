@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import F32, I64
+from .arrays import I64
 from .backend import Backend, Lists
 from .bitmap import unpack
 from .codec import Codec
@@ -63,7 +63,9 @@ class Trained:
         step = max(1, BLOCK_COMPONENTS // rows.dim)
         for block in rows.blocks(self.encoded_rows, stop, step):
             places = np.flatnonzero(unpack(alive, block.start, block.start + len(block.norms)))
-            vectors: F32 = block.vectors[places].astype(np.float32)
+            vectors = block.vectors
+            if len(places) < len(vectors):
+                vectors = vectors[places]
             batch = encode_rows(self.codec, backend, vectors, block.start + places)
             lists = lists.append(batch.contents)
             aside.append(batch.aside)
