@@ -65,7 +65,7 @@ class CudaBackend(NumpyBackend):
     """See ``Backend``. ``host`` answers what does not fit on the card; None: NumPy.
 
     Products of matrices of fewer than ``small_product`` multiplications are the host's, too, and
-    filters of fewer than ``small_filter`` rows.
+    filters of fewer than ``small_filter`` rows (None: ``SMALL_FILTER``).
     """
 
     name = "cuda"
@@ -79,7 +79,7 @@ class CudaBackend(NumpyBackend):
         raw_location: RawLocation = "device",
         host: Backend | None = None,
         small_product: int = SMALL_PRODUCT,
-        small_filter: int = SMALL_FILTER,
+        small_filter: int | None = None,
     ) -> None:
         self.device = device
         self.lost: str | None = None
@@ -90,8 +90,9 @@ class CudaBackend(NumpyBackend):
         self._codecs = PreparedCodecs(self._budget)
         self._bitmaps = DeviceBitmaps(device)
         self._rows = DeviceRows(device, self._budget, raw_location)
-        self._columns, self._small_filter = DeviceColumns(device, self._budget), small_filter
-        self._budget.give_way = self._rows.give_way
+        self._columns = DeviceColumns(device, self._budget)
+        self._small_filter = SMALL_FILTER if small_filter is None else small_filter
+        self._budget.give_way = self._give_way
 
     @property
     def pci_bus_id(self) -> str:
@@ -329,6 +330,11 @@ class CudaBackend(NumpyBackend):
                 )
                 return np.concatenate(parts)
         return self._host.distances(rows, queries, row_ids)
+
+    def _give_way(self, nbytes: int) -> None:
+        """Let go of what is there to be faster: filter columns first, then raw rows."""
+        self._columns.give_way(nbytes)
+        self._rows.give_way(nbytes)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
