@@ -2,8 +2,10 @@
 
     python -m benchmarks.cuda                      1,000,000 made-up rows of 128 dims
     python -m benchmarks.cuda --vectors FOLDER --set sift
+    python -m benchmarks.cuda --rehearse           small, once, without figures: does it all run?
 
-Needs a card, and says so where there is none: it never measures an emulator or the CPU. Batches of
+Needs a card that the driver's NVML knows, and says so where there is none: it never measures an
+emulator or the CPU. Batches of
 1, 10, 100 and 10,000 queries; each engine probes as many lists as recall at 10 of 0.95 takes.
 Rivals run when they are installed (cuvs, faiss-gpu). Code bandwidth is the bytes of the probed
 lists over the time; beside it stands what the card reaches when it copies memory. Queries of one
@@ -17,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 
 from gpu import BackendError, Index, IndexParams, open_backend, train
 from gpu.cuda.device import Device
+from gpu.cuda.nvml import read_card
 from gpu.cuda_backend import CudaBackend
 
 from .vector_sets import VectorSet, load_set
@@ -37,6 +40,8 @@ BATCHES = (1, 10, 100, 10_000)
 WARM_UP, SECONDS, MOST_RUNS = 5, 3.0, 1000
 #: Bytes copied at a time, and times, to see the card's bandwidth.
 COPIED_BYTES, COPIES = 256 << 20, 20
+#: Rows and dims of a rehearsal, and its queries.
+REHEARSED, REHEARSED_QUERIES = (1000, 16), 20
 #: Queries that recall is measured with.
 TRUTH_QUERIES = 500
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -75,6 +80,12 @@ def main() -> int:
         print(f"benchmarks.cuda needs a CUDA card: {error}", file=sys.stderr)
         return 2
     assert isinstance(backend, CudaBackend)
+    if given.rehearse:
+        return _rehearse(backend, given)
+    if read_card(backend.pci_bus_id) is None:
+        what = f"the driver's NVML does not know {backend.device.name!r}"
+        print(f"benchmarks.cuda measures real cards only: {what} (try --rehearse)", file=sys.stderr)
+        return 2
     vectors = _vectors(given)
     truth = _truth(backend, vectors)
     results = [
@@ -89,6 +100,20 @@ def main() -> int:
     }
     shape = {"rows": len(vectors.rows), "dims": vectors.rows.shape[1], "set": vectors.name}
     print(json.dumps({"card": card, **shape, "k": K, "results": results}, indent=1))
+    return 0
+
+
+def _rehearse(backend: CudaBackend, given: argparse.Namespace) -> int:
+    """Build and search with every engine there is, at a size that an emulator can do."""
+    given.rows, given.dims = REHEARSED
+    vectors = _vectors(given)
+    vectors = replace(vectors, queries=vectors.queries[:REHEARSED_QUERIES])
+    truth = _truth(backend, vectors)
+    recalls = {
+        engine.name: round(_recall(engine.search(vectors.queries, max(PROBES)), truth), 2)
+        for engine in _engines(backend, vectors)
+    }
+    print(json.dumps({"rehearsed": recalls, "queries": len(truth)}))
     return 0
 
 
@@ -110,6 +135,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--vectors", type=Path, help="folder of <set>_base.npy and _query.npy")
     parser.add_argument("--set", default="sift", help="name of the set there")
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rehearse", action="store_true", help="small, and without figures")
     parser.add_argument("--dims", type=int, default=128, help="of made-up rows")
     return parser.parse_args()
 
