@@ -102,11 +102,6 @@ class Backend(Protocol):
         ...
 
     @property
-    def runs_filters(self) -> bool:
-        """Whether ``filter_rows`` is worth a program."""
-        ...
-
-    @property
     def most_queries(self) -> int:
         """Queries that are worth searching together: ``search_lists`` gets no more at a time."""
         ...
@@ -210,6 +205,10 @@ class Backend(Protocol):
 
         min(k, matches) hits each. None: scanning lists is cheaper, or the queries are unusual.
         """
+        ...
+
+    def runs_filters(self, n_rows: int) -> bool:
+        """Say whether ``filter_rows`` is worth a program for that many rows."""
         ...
 
     def filter_rows(

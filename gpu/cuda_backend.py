@@ -70,7 +70,6 @@ class CudaBackend(NumpyBackend):
 
     name = "cuda"
     most_queries = 16_384
-    runs_filters = True
 
     def __init__(
         self,
@@ -273,6 +272,10 @@ class CudaBackend(NumpyBackend):
                 return _joined(parts, depth.k)
         return super().search_lists(lists, rows, queries, depth, allowed)
 
+    def runs_filters(self, n_rows: int) -> bool:
+        """Say whether the card is faster than the host with that many rows."""
+        return n_rows >= max(1, self._small_filter)
+
     def filter_rows(
         self,
         rows: Rows,
@@ -282,8 +285,6 @@ class CudaBackend(NumpyBackend):
         span: range,
     ) -> U8 | None:
         """Return for which rows of ``span`` a program is TRUE; None: the host has to look."""
-        if len(span) < max(1, self._small_filter):
-            return None
         read = [columns[name] for name in program.columns]
         with self._guarded(), self._spaces.one() as space:
             visible = self._columns.of(rows, program.columns, read, span.stop, space.stream)

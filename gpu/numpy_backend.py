@@ -32,8 +32,6 @@ class NumpyBackend:
     most_queries = 1024
     #: With a filter, ``query.py`` decides between lists and exact search.
     picks_matches = False
-    #: Filters are NumPy's anyway.
-    runs_filters = False
 
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
@@ -130,6 +128,10 @@ class NumpyBackend:
         """Return None: ``picks_matches`` is False here."""
         return None
 
+    def runs_filters(self, n_rows: int) -> bool:
+        """Return False: filters are NumPy's anyway."""
+        return False
+
     def filter_rows(
         self,
         rows: Rows,
@@ -138,7 +140,7 @@ class NumpyBackend:
         alive: U8,
         span: range,
     ) -> U8 | None:
-        """Return None: ``runs_filters`` is False here."""
+        """Return None: no program is worth it here."""
         return None
 
     def exact(

@@ -54,7 +54,7 @@ def matching(expression: Filter, state: MirrorState, first: int) -> U8 | None:
     ``first`` is a multiple of 32. None: the evaluator has to answer.
     """
     index = state.index
-    if not index.backend.runs_filters or first >= state.n_rows:
+    if not index.backend.runs_filters(state.n_rows - first):
         return None
     found = _found(expression, state, first)
     TALLY.add(on_device=found is not None)
