@@ -56,13 +56,15 @@ def text_reader(name: str, dtype: str) -> Callable[[bytes], Vector]:
 def _plain(raw: bytes) -> NDArray[np.float32] | None:
     """Read what most vectors are, a JSON list of finite numbers; None for anything else.
 
-    Numbers are read as float64 and rounded to float32 once, as on the long way. Zeros are left to
-    that, because JSON's integer -0 has lost its sign here.
+    Numbers are read as float64 and rounded to float32 once, as on the long way. That has JSON's
+    integer -0, too, whose sign is lost here.
     """
     try:
         numbers = orjson.loads(raw)
         # Letters that true and false have: JSON's only values that pass for numbers.
-        if type(numbers) is not list or b"u" in raw or b"s" in raw or 0 in numbers:
+        if type(numbers) is not list or b"u" in raw or b"s" in raw:
+            return None
+        if 0 in numbers and _MINUS_ZERO.search(raw):
             return None
         vector = np.frombuffer(array("f", numbers), np.float32)
     except (orjson.JSONDecodeError, TypeError, OverflowError):
