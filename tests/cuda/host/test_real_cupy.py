@@ -38,7 +38,9 @@ def run_cases(report: Path, case: str, *options: str, **settings: str) -> tuple[
 
 
 @pytest.mark.timeout(TIMEOUT_S)
-@pytest.mark.parametrize("case", ["case_device.py", "case_lost.py", "case_index.py"])
+@pytest.mark.parametrize(
+    "case", ["case_device.py", "case_lost.py", "case_index.py", "case_training.py"]
+)
 def test_cases_pass_with_lazy_streams(tmp_path: Path, case: str) -> None:
     passed, skipped = run_cases(tmp_path / "report.xml", case, FAKE_HIP_LAZY="1")
     assert passed > 0
