@@ -82,8 +82,17 @@ def bind(plan: Plan, values: Values, *, sampling: bool = False) -> Bound:
     if "repeats" not in plan.memo:
         plan.memo["repeats"] = _repeats(plan)
     if plan.memo["repeats"] and not bound.nothing:
-        plan.memo["bound"] = bound
+        plan.memo["bound"] = _without_values(bound)
     return bound
+
+
+def _without_values(bound: Bound) -> Bound:
+    """Return what is the same in each execution; values may be long, and are not kept."""
+    condition = bound.plan.condition
+    differs = condition is not None and bool(parameters_in(condition))
+    echoes = {name: value for name, value in bound.echoes.items() if name != "query"}
+    filters = () if differs else bound.filters
+    return replace(bound, values={}, vectors=(), filters=filters, echoes=echoes)
 
 
 def _repeats(plan: Plan) -> bool:
