@@ -185,10 +185,10 @@ DEVICE i64 float_result(int op, i64 x, i64 y, int bytes, bool& bad) {
   const double a = as_double(x), b = as_double(y);
   double exact;
   switch (op) {
-    case FLOAT_ADD: exact = a + b; break;
-    case FLOAT_SUBTRACT: exact = a - b; break;
-    case FLOAT_MULTIPLY: exact = a * b; break;
-    default: exact = a / b;
+    case FLOAT_ADD: exact = __dadd_rn(a, b); break;
+    case FLOAT_SUBTRACT: exact = __dsub_rn(a, b); break;
+    case FLOAT_MULTIPLY: exact = __dmul_rn(a, b); break;
+    default: exact = __ddiv_rn(a, b);
   }
   const i64 result = bytes == 4 ? narrowed(as_bits(exact)) : as_bits(exact);
   bad = is_infinite(result) && !is_infinite(x) && !is_infinite(y);

@@ -183,3 +183,35 @@ def test_columns_give_way_to_what_an_index_cannot_do_without(emulated: MakeEmula
     assert columns.refused() == 1
     assert budget.left_bytes > left
     assert columns.of(raw, ["i"], [column], n, stream) is None
+
+
+TINY = [5e-324, 1e-310, -5e-324, 0.0, 2.0, 1e308, float("nan"), None]
+TINY4 = [1e-45, 1e-40, -1e-45, 0.0, 2.0, 3e38, float("nan"), None]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("f + 0 > 0", [0, 1, 4, 5, 6]),
+        ("f * 1 > 0", [0, 1, 4, 5, 6]),
+        ("f - 1e-310 >= 0", [1, 4, 5, 6]),
+        ("f * 2 = 1e-323", None),
+        ("f / 1 < 0", [2]),
+        ("g + 0::float4 > 0", [0, 1, 4, 5, 6]),
+        ("g * 1::float4 = '1e-45'::float4", [0]),
+        ("g * 0.5::float4 > 0", None),
+        ("g::float8 * 0.5 > 0", [0, 1, 4, 5, 6]),
+        ("(f::float8 * 1e-20)::float4 > 0", None),
+    ],
+)
+def test_small_floats_are_not_flushed_to_zero(
+    text: str, kept: list[int] | None, one_device: Device
+) -> None:
+    views = {"f": column_view("float8", TINY), "g": column_view("float4", TINY4)}
+    program = parse(text, None, {"f": "float8", "g": "float4"}).program(views.__getitem__)
+    assert program is not None
+    columns = {name: FilterColumn(view.values, view.valid) for name, view in views.items()}
+    backend = CudaBackend(one_device, small_filter=0)
+    found = backend.filter_rows(raw_rows(), columns, program, bits(np.ones(8, np.bool_)), range(8))
+    wanted = None if kept is None else bits(np.isin(np.arange(8), kept)).tolist()
+    assert (None if found is None else found.tolist()) == wanted

@@ -54,6 +54,20 @@ inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline int __float2int_rn(float x) { return (int)nearbyintf(x); }
 inline int __float2int_rd(float x) { return (int)floorf(x); }
 inline float __int2float_rn(int x) { return (float)x; }
+// Float64 is never flushed on a GPU, but the host's mode that flushes float32 flushes both.
+#define EMU_DOUBLE(name, instruction)                                           \
+  inline double name(double a, double b) {                                      \
+    unsigned flushing, keeping;                                                 \
+    asm volatile("stmxcsr %0" : "=m"(flushing));                                \
+    keeping = flushing & ~0x8040u;                                              \
+    asm volatile("ldmxcsr %2\n\t" instruction " %1, %0\n\tldmxcsr %3"           \
+                 : "+x"(a) : "x"(b), "m"(keeping), "m"(flushing));              \
+    return a;                                                                   \
+  }
+EMU_DOUBLE(__dadd_rn, "addsd")
+EMU_DOUBLE(__dsub_rn, "subsd")
+EMU_DOUBLE(__dmul_rn, "mulsd")
+EMU_DOUBLE(__ddiv_rn, "divsd")
 inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.0f) : 0.0f; }
 template <class T> __forceinline__ T __ldg(const T* p) { return *p; }
 template <class T> __forceinline__ T __ldcs(const T* p) { return *p; }
