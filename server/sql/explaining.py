@@ -8,6 +8,7 @@ the other side could do by itself, so that it is never sent.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 from server.filters import FilterError, syntax
@@ -47,6 +48,26 @@ def explain(plan: Plan, values: Values, state: MirrorState) -> str:
         f"Foreign Scan on {plan.table.name}  "
         f"(cost={start:.2f}..{total:.2f} rows={rows} width={width})"
     )
+
+
+def known_price(plan: Plan, state: MirrorState) -> str | None:
+    """Return what ``explain`` said of a plan without values, if the same rows are alive still.
+
+    The other side asks the same of each statement that it plans anew.
+    """
+    rows, counts, line = plan.memo.get("price", (lambda: None, None, None))
+    found: str | None = line
+    return found if rows() is state.index.rows and counts == _counts(state) else None
+
+
+def keep_price(plan: Plan, state: MirrorState, line: str) -> None:
+    """Remember what ``explain`` said of a plan without values."""
+    plan.memo["price"] = weakref.ref(state.index.rows), _counts(state), line
+
+
+def _counts(state: MirrorState) -> tuple[int, int]:
+    """Return what changes with every row that comes or goes."""
+    return state.n_rows, state.index.live_rows
 
 
 def _price(plan: Plan, rows: int) -> tuple[float, float]:

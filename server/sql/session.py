@@ -23,7 +23,7 @@ from .catalog_queries import Relation
 from .constants import Facts
 from .cursors import Cursor, FetchedRows
 from .errors import SqlError
-from .explaining import UNSERVED_LINE, explain
+from .explaining import UNSERVED_LINE, explain, keep_price, known_price
 from .failures import as_sql_error, statement_timeout
 from .grammar import check_syntax
 from .hits import OneSearch, batches, sampled
@@ -317,8 +317,12 @@ class Session:
         # A state is pinned by reading it, not by planning to: what is read later may have to be
         # newer than what there was while the other side planned.
         state = self._transactions.current().pinned.get(plan.table.name) or mirror.state
-        kind = id(plan), "explain"
-        line = await self._runner.run(kind, partial(explain, plan, values, state))
+        line = None if values else known_price(plan, state)
+        if line is None:
+            kind = id(plan), "explain"
+            line = await self._runner.run(kind, partial(explain, plan, values, state))
+            if not values:
+                keep_price(plan, state, line)
         return Answer("EXPLAIN", FixedRows([(line,)]))
 
     # cursors

@@ -142,3 +142,18 @@ def test_the_meaning_of_an_array_is_that_of_its_items() -> None:
     assert len({meaning_of(Typed("x[]", one)) for one in arrays}) == len(arrays)
     assert meaning_of(Typed("int8[]", (1, 2))) == meaning_of(Typed("int8[]", (1, 2)))
     assert meaning_of(Typed("int8[]", (1, 2))) != meaning_of(Typed("int4[]", (1, 2)))
+
+
+def test_a_kept_price_is_that_of_the_rows_there_are(items: Desk) -> None:
+    talk = items.talk()
+    text = "EXPLAIN SELECT id FROM items WHERE tenant < 5"
+    found = sum(1 for row in items.rows if row["tenant"] is not None and row["tenant"] < 5)
+    for _ in range(2):
+        assert f"rows={found} " in talk.rows(text)[0]
+    key = next(row["id"] for row in items.rows if row["tenant"] == 3)
+    items.change(200, [upsert(items, key, 19)])
+    assert f"rows={found - 1} " in talk.rows(text)[0]
+    items.change(300, [upsert(items, key, 3)])
+    assert f"rows={found} " in talk.rows(text)[0]
+    items.change(400, [Change(Op.DELETE, key)])
+    assert f"rows={found - 1} " in talk.rows(text)[0]
