@@ -1,4 +1,4 @@
-"""Compile kernels and the emulator's runtime with g++ or clang++, once for each content.
+"""Compile kernels and the emulator's runtime with g++, once for each content.
 
 Invariant: a library's name is the hash of everything that went into it, so nothing is ever stale
 and processes that build the same thing at once end with the same file.
@@ -43,15 +43,15 @@ GCC_FLAGS = ("-fno-gnu-unique",)  # or two modules would share their __shared__ 
 
 @cache
 def compiler() -> str | None:
-    """Return the path of g++ or else clang++, or None."""
-    return shutil.which("g++") or shutil.which("clang++")
+    """Return the path of g++, or None; clang++ 14 has no _Float16, newer ones are untried."""
+    return shutil.which("g++")
 
 
 @cache
 def why_not() -> str | None:
     """Return why the emulator cannot run on this machine, or None if it can."""
     if compiler() is None:
-        return "the CUDA emulator needs g++ or clang++ (Debian, Ubuntu: apt-get install g++)"
+        return "the CUDA emulator needs g++ (Debian, Ubuntu: apt-get install g++)"
     if platform.machine() not in ("x86_64", "AMD64") or platform.system() != "Linux":
         return "the CUDA emulator switches threads with x86-64 Linux code only"
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
