@@ -94,13 +94,15 @@ DEVICE i64 value_at(const ColumnAt& column, i64 row) {
   switch ((int)column.kind) {
     case KIND_BOOL: return column.values[row] != 0;
     case KIND_I16: return ((const i16*)column.values)[row];
-    case KIND_I32: return ((const i32*)column.values)[row];
-    case KIND_I64: case KIND_F64: return ((const i64*)column.values)[row];
+    case KIND_I32: return ((const i32*)column.values)[row];  // @value-32
+    case KIND_I64: case KIND_F64: return ((const i64*)column.values)[row];  // @value-64
     case KIND_F32: return widened(((const u32*)column.values)[row]);
     default: return 0;
   }
 }
-DEVICE bool is_valid(const ColumnAt& column, i64 row) { return column.valid[row >> 5] >> (row & 31) & 1; }
+DEVICE bool is_valid(const ColumnAt& column, i64 row) {
+  return column.valid[row >> 5] >> (row & 31) & 1;  // @valid
+}
 
 DEVICE u64 big_endian(uint2 bytes) {
   return (u64)__byte_perm(bytes.x, 0, 0x0123) << 32 | __byte_perm(bytes.y, 0, 0x0123);
@@ -138,7 +140,7 @@ DEVICE bool some_item(int op, const ColumnAt& column, i64 row, const i64* __rest
       continue;
     }
     if (op == NULL_ITEM) continue;
-    const i64 item = value_at(column, i);  // @item
+    const i64 item = value_at(column, i);
     const bool found =
         op == SOME_BETWEEN ? item >= set[0] && item <= set[1] : is_among(item, set, count) != (op == SOME_OUTSIDE);
     if (found) return true;
@@ -261,15 +263,15 @@ filter_rows(int steps, const int4* __restrict__ program, const i64* __restrict__
   for (i64 word = (i64)blockIdx.x * (FILTER_THREADS / WARP) + warp_id(); word < words; word += warps) {
     const i64 asked = first + 32 * word + lane_id();
     const i64 row = asked < stop ? asked : stop - 1;
-    const bool counts = asked < stop && (alive[asked >> 5] >> lane_id() & 1);  // @alive
+    const bool counts = asked < stop && (alive[asked >> 5] >> lane_id() & 1);
     i64* below = bottom;
     i64 top = 0;
     u64 nulls = 0, needed = counts;  // bit 0: the top; whether the row's value is needed here
     for (int s = 0; s < steps; s++) {
-      const int4 step = code[s];  // @step
+      const int4 step = code[s];
       const int op = step.x;
       if (op <= RANK || op >= ITEM_COUNT) {  // one value more
-        *below = top;
+        *below = top;  // @stack
         below += FILTER_THREADS;
         bool null = false;
         if (op == CONST) {
@@ -279,7 +281,7 @@ filter_rows(int steps, const int4* __restrict__ program, const i64* __restrict__
           const ColumnAt column = columns[step.y];
           const bool valid = is_valid(column, row);
           if (op == LOAD) {
-            top = valid ? value_at(column, row) : 0;  // @value
+            top = valid ? value_at(column, row) : 0;
             null = !valid;
           } else if (op == PRESENT) {
             top = valid != (step.z != 0);

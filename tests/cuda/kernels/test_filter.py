@@ -215,3 +215,26 @@ def test_small_floats_are_not_flushed_to_zero(
     found = backend.filter_rows(raw_rows(), columns, program, bits(np.ones(8, np.bool_)), range(8))
     wanted = None if kept is None else bits(np.isin(np.arange(8), kept)).tolist()
     assert (None if found is None else found.tolist()) == wanted
+
+
+def test_values_come_fully_coalesced_and_the_stack_meets_no_bank_twice(
+    checked: EmulatedDevice,
+) -> None:
+    n, views = 1024, {"i": column_view("int4", [1]), "j": column_view("int8", [1])}
+    text = "i + j > 5 AND (j IS NULL OR i < 7)"
+    program = parse(text, None, {"i": "int4", "j": "int8"}).program(views.__getitem__)
+    assert program is not None
+    valid = np.ones(n, np.bool_)
+    columns = {
+        "i": FilterColumn(np.arange(n, dtype=np.int32), valid),
+        "j": FilterColumn(np.arange(n, dtype=np.int64), valid),
+    }
+    backend = CudaBackend(checked, small_filter=0)
+    checked.traffic()
+    assert backend.filter_rows(raw_rows(), columns, program, bits(valid), range(n)) is not None
+    traffic = checked.traffic()
+    assert traffic.sectors_per_request("value-32") == 4.0  # 128 bytes of a warp
+    assert traffic.sectors_per_request("value-64") == 8.0
+    assert traffic.sectors_per_request("valid") == 1.0
+    # Numbers of eight bytes take two turns of the banks, whatever their order.
+    assert traffic.wavefronts_per_request("stack") == 2.0
