@@ -26,7 +26,7 @@ from .cpu.teaching import (
     terms_of,
     tiles_pay,
 )
-from .cpu.threads import FEWEST_QUERIES, parts, run, thread_count
+from .cpu.threads import FEWEST_QUERIES, parts, run, thread_count, training_threads
 from .encoding import CodedRows, Terms, coded_rows
 from .errors import BackendError
 from .hits import SearchResult
@@ -49,7 +49,9 @@ class CpuBackend(NumpyBackend):
     picks_matches = True
 
     def __init__(self, threads: int | None = None) -> None:
+        """Use ``threads`` for everything; None: what the environment says, see docs/cpu.md."""
         self._threads = threads or thread_count()
+        self._training_threads = threads or training_threads()
         self._raw, self._matches = RawRows(), MatchSearch(self._threads)
         self._codecs = PreparedCodecs()
 
@@ -72,27 +74,29 @@ class CpuBackend(NumpyBackend):
     def nearest(self, points: F32, centroids: F32) -> tuple[I32, F32]:
         """Return the nearest of f32[L, d] to each of f32[n, d], and half its squared distance."""
         if tiles_pay(points, centroids):
-            return assigned(Centroids(centroids), points, self._threads)
+            return assigned(Centroids(centroids), points, self._training_threads)
         return super().nearest(points, centroids)
 
     def encode(self, residuals: F32, codebooks: F32) -> U8:
         """Return the nearest codewords of f32[n, m * s] in f32[m, K, s] as u8[n, m]."""
-        return codes_of(residuals, codebooks, self._threads)
+        return codes_of(residuals, codebooks, self._training_threads)
 
     def cluster_step(self, points: F32, centroids: F32) -> ClusterStep:
         """Return the nearest of f32[L, d] to each of f32[n, d], and the sums by list."""
         list_ids, halves = self.nearest(points, centroids)
-        sums = list_sums(points, list_ids, len(centroids), self._threads)
+        sums = list_sums(points, list_ids, len(centroids), self._training_threads)
         return ClusterStep(list_ids, halves, *sums)
 
     def codeword_step(self, residuals: F32, codebooks: F32) -> CodewordStep:
         """Return the sums of the pieces of f32[n, m * s] by their codeword of f32[m, K, s]."""
-        codes = codes_of(residuals, codebooks, self._threads)
-        return CodewordStep(*codeword_sums(residuals, codes, codebooks.shape[1], self._threads))
+        codes = codes_of(residuals, codebooks, self._training_threads)
+        return CodewordStep(
+            *codeword_sums(residuals, codes, codebooks.shape[1], self._training_threads)
+        )
 
     def terms(self, codec: Codec, rows: F32, list_ids: I32) -> Terms:
         """Encode placed rows f32[n, D] of known lists, and sum up what biases are made of."""
-        return terms_of(codec, self._codecs.of(codec), rows, list_ids, self._threads)
+        return terms_of(codec, self._codecs.of(codec), rows, list_ids, self._training_threads)
 
     def encode_rows(self, codec: Codec, vectors: F32) -> CodedRows:
         """Return what lists hold of vectors f32[n, d]: place, assign and encode."""
@@ -101,7 +105,7 @@ class CpuBackend(NumpyBackend):
         def lists_of(rows: F32) -> I32:
             if tiles is None:
                 return self.nearest(rows, codec.centroids)[0]
-            return assigned(tiles, rows, self._threads)[0]
+            return assigned(tiles, rows, self._training_threads)[0]
 
         step = max(1, CODED_COMPONENTS // codec.centroids.shape[1])
         parts = [

@@ -44,7 +44,12 @@ from .sections import (
 PREFIX = "VECMIRROR_"
 CONFIG_VARIABLE = "VECMIRROR_CONFIG"
 #: Variables that are no settings: the engine reads its own when it is loaded.
-_READ_ELSEWHERE = {CONFIG_VARIABLE, "VECMIRROR_CPU_KERNELS", "VECMIRROR_CPU_THREADS"}
+_READ_ELSEWHERE = {
+    CONFIG_VARIABLE,
+    "VECMIRROR_CPU_KERNELS",
+    "VECMIRROR_CPU_THREADS",
+    "VECMIRROR_CPU_TRAINING_THREADS",
+}
 CONFIG_PATHS = (Path("vecmirror.toml"), Path("/etc/vecmirror/vecmirror.toml"))
 MASK = "********"
 

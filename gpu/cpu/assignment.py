@@ -1,10 +1,10 @@
 """Nearest centroids of many points: int8 tiles rule nearly all out, float32 decides among the rest.
 
-A score by int8 tiles is off by at most about (step of the query) |c| + (step of the centroid) |q|:
-3.5 standard deviations of the sum of evenly spread roundings. Lists whose score less that much is
-below every list's score plus that much are compared in float32, some five of 2,048. All scores of
-a point lie in the cache; no matrix of points by lists is written. AVX-512 only: elsewhere a product
-of matrices is faster.
+A score by int8 tiles is off by less than 2 (step of the point) |c| + 2 (step of the centroid) |p|:
+seven standard deviations of a sum of evenly spread roundings, each. Lists whose score less that
+much is below every list's score plus that much are compared in float32: one or two of 2,048. All
+scores of a point lie in the cache; no matrix of points by lists is written. AVX-512 only: elsewhere
+a product of matrices is faster.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def _nearest(places: Places, room: int, scores: int, n16: int, kept: int, number
     """
     lists = (places.lists + 63) & -64
     largest, square = _reach(room, places.middle, n16)
-    step = largest / np.float32(127)
-    limit = _lower(scores, places.lengths, places.steps, lists >> 4, step, np.sqrt(square))
+    step, length = largest * np.float32(2 / 127), np.float32(2) * np.sqrt(square)
+    limit = _lower(scores, places.lengths, places.steps, lists >> 4, step, length)
     limit += abs(limit) * np.float32(1e-5) + np.float32(1e-30)
     found = keep_below(scores, 0, lists >> 4, limit, kept, numbers)
     every = found == 0  # Overflow: nothing is known.

@@ -12,13 +12,26 @@ from functools import cache
 FEWEST_QUERIES = 64
 #: Number of threads; the cores that this process may use by default.
 SETTING = "VECMIRROR_CPU_THREADS"
+#: Threads of training and encoding; all cores but one by default, which is left to searches.
+TRAINING_SETTING = "VECMIRROR_CPU_TRAINING_THREADS"
 
 
 def thread_count() -> int:
     """Return how many threads a search may use."""
-    wanted = os.environ.get(SETTING, "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
+    return _wanted(SETTING) or _cores()
+
+
+def training_threads() -> int:
+    """Return how many threads training and encoding may use."""
+    return _wanted(TRAINING_SETTING) or max(1, _cores() - 1)
+
+
+def _wanted(setting: str) -> int:
+    text = os.environ.get(setting, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

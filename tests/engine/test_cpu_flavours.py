@@ -12,6 +12,7 @@ import pytest
 from llvmlite import ir
 
 from gpu import BackendError, open_backend, warm_up
+from gpu.cpu import threads
 from gpu.cpu.features import FLAVOUR, NEEDED, SETTING, Flavour, choose_flavour, target_features
 from gpu.cpu.jit import usable_folder
 from gpu.cpu.scan_shuffle import shuffle_sums
@@ -103,3 +104,14 @@ def test_auto_takes_the_cpu_kernels_and_warming_up_twice_costs_nothing_new() -> 
         open_backend("abacus")
     warm_up()
     assert warm_up() < 5
+
+
+def test_training_leaves_a_core_to_searches_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (threads.SETTING, threads.TRAINING_SETTING):
+        monkeypatch.delenv(name, raising=False)
+    assert threads.training_threads() == max(1, threads.thread_count() - 1)
+    monkeypatch.setenv(threads.TRAINING_SETTING, "5")
+    monkeypatch.setenv(threads.SETTING, "3")
+    assert (threads.training_threads(), threads.thread_count()) == (5, 3)
