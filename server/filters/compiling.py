@@ -2,18 +2,18 @@
 
 What depends on one text column alone (LIKE, upper, length, IN, CASE ..) is worked out here, once
 for each word of the dictionary, and becomes a table that the program looks codes up in. What has
-no step (numeric arithmetic, text of two columns joined, two columns of arrays) is not compiled, and
-the evaluator in ``nodes.py`` answers.
+no step (quotients of numerics, text of two columns joined, two columns of arrays) is not compiled,
+and the evaluator in ``nodes.py`` answers.
 
 Invariants:
 
 - A program is TRUE for the same rows as ``Node.evaluate``.
-- It has an error in a row that counts if, and only if, ``Node.evaluate`` raises.
+- It has an error in a row that counts wherever ``Node.evaluate`` raises; and else only where
+  numerics, which it computes as integers of their smallest decimal, pass 64 bits.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -27,6 +27,7 @@ from .compare import COMPARISONS, MIRRORED
 from .dictionaries import evaluated, rank_tables, table, words_of
 from .emitting import Emitter, GetColumn, NoProgram
 from .errors import FilterError
+from .fractions import COMPARISON_OPS, GREATEST, LEAST, beside, scale_of, scaled_constant
 from .literals import Value
 from .machine_values import (
     MACHINE_TYPES,
@@ -46,28 +47,18 @@ from .nodes import (
     Not,
     NullTest,
     Quantified,
-    Rows,
     Shared,
     TruthTest,
 )
 from .operators import ARRAY_OPERATORS, MIRRORED_ARRAY_OPERATORS
 from .quantified import extreme
 from .sqltypes import DTYPES, FLOATS, INTEGERS, MOMENTS, element_of, is_array
-from .values import Values, Vector, scalar, sequence
+from .trees import bare, children, fixed, integer_of
+from .values import Values, scalar, sequence
 
 #: Items that an operator without a search of its own is tried with one by one.
 MOST_TRIED = 16
 
-_LEAST, _GREATEST = -(2**63), 2**63 - 1
-
-_COMPARE = {
-    "=": Op.EQUAL,
-    "<>": Op.NOT_EQUAL,
-    "<": Op.LESS,
-    "<=": Op.LESS_EQUAL,
-    ">": Op.GREATER,
-    ">=": Op.GREATER_EQUAL,
-}
 _INTEGER = {
     "+": Op.ADD,
     "-": Op.SUBTRACT,
@@ -145,7 +136,7 @@ class _Compiler(Emitter):
         if node.type not in MACHINE_TYPES:
             raise NoProgram(f"{node.type} is no number")
         if not self._columns(node):
-            value = _fixed(node)
+            value = fixed(node)
             self.constant(None if value is None else number(node.type, value))
         elif name := self._text_column(node):
             found = table(self._evaluated(node, name))
@@ -188,7 +179,7 @@ class _Compiler(Emitter):
             self.emit(Op.AND if node.every else Op.OR)
 
     def _null_test(self, node: NullTest) -> None:
-        operand = _bare(node.operand)
+        operand = bare(node.operand)
         if isinstance(operand, Column):
             self.emit(Op.PRESENT, self.number_of(operand.name), int(not node.negated))
         else:
@@ -231,7 +222,7 @@ class _Compiler(Emitter):
 
     def _array_call(self, node: Call) -> None:
         """Compare a column of arrays with a constant, or count its items."""
-        sides = [_bare(argument) for argument in node.arguments]
+        sides = [bare(argument) for argument in node.arguments]
         column = next((side for side in sides if isinstance(side, Column)), None)
         if column is None:
             raise NoProgram("a computed array")
@@ -241,7 +232,7 @@ class _Compiler(Emitter):
         other = sides[0] if sides[1] is column else sides[1]
         if node.name not in ARRAY_OPERATORS or self._columns(other):
             raise NoProgram("arrays")
-        items = _fixed(other)
+        items = fixed(other)
         if not isinstance(items, tuple):
             raise NoProgram("NULL")
         symbol = node.name if sides[0] is column else MIRRORED_ARRAY_OPERATORS[node.name]
@@ -291,16 +282,16 @@ class _Compiler(Emitter):
     # comparisons
 
     def _compare(self, symbol: str, left: Node, right: Node) -> None:
-        left, right = _integer_of(left), _integer_of(right)
+        left, right = integer_of(left), integer_of(right)
         if "numeric" in (left.type, right.type):
-            self._compare_to_numeric(symbol, left, right)
+            self._compare_numerics(symbol, left, right)
             return
         self._keys(left, right)
-        self.emit(_COMPARE[symbol])
+        self.emit(COMPARISON_OPS[symbol])
 
     def _keys(self, left: Node, right: Node) -> None:
         """Push two numbers that compare as two nodes do."""
-        left, right = _integer_of(left), _integer_of(right)
+        left, right = integer_of(left), integer_of(right)
         if left.type == right.type == "text":
             self._ranks(left, right)
         elif left.type == right.type == "uuid":
@@ -312,7 +303,7 @@ class _Compiler(Emitter):
     def _key(self, node: Node, other: str) -> None:
         """Push a number in the order in which a node compares with one of type ``other``."""
         if node.type in MACHINE_TYPES and not self._columns(node):
-            value = _fixed(node)
+            value = fixed(node)
             self.constant(None if value is None else _key_of(node.type, value, other))
             return
         self.value(node)
@@ -333,21 +324,58 @@ class _Compiler(Emitter):
     def _uuids(self, left: Node, right: Node) -> None:
         """Push the place of a uuid column beside a constant, and that of the constant."""
         sides = (left, right)
-        fixed = [_fixed(side) for side in sides if not self._columns(side)]
-        if len(fixed) != 1:
+        known = [fixed(side) for side in sides if not self._columns(side)]
+        if len(known) != 1:
             raise NoProgram("uuids of two columns")
         for side in sides:
             if self._columns(side):
-                self._rank(side, [value for value in fixed if isinstance(value, bytes)])
+                self._rank(side, [value for value in known if isinstance(value, bytes)])
             else:
-                self.constant(None if fixed[0] is None else 1)
+                self.constant(None if known[0] is None else 1)
 
     def _rank(self, node: Node, items: Sequence[bytes]) -> None:
-        node = _bare(node)
+        node = bare(node)
         if not isinstance(node, Column):
             raise NoProgram("a computed uuid")
         at = self.keep(uuid_words(items))
         self.emit(Op.RANK, self.number_of(node.name), at, len(items))
+
+    def _compare_numerics(self, symbol: str, left: Node, right: Node) -> None:
+        kinds = {left.type, right.type}
+        fraction = left if left.type == "numeric" else right
+        if kinds & set(INTEGERS) and not self._columns(fraction):
+            self._compare_to_numeric(symbol, left, right)
+            return
+        scale = max(scale_of(left), scale_of(right))
+        self._scaled(left, scale)
+        self._scaled(right, scale)
+        self.emit(COMPARISON_OPS[symbol])
+
+    def _scaled(self, node: Node, scale: int) -> None:
+        """Push a number times 10^scale; beyond 64 bits it is an error, and the evaluator's."""
+        node = integer_of(node)
+        if isinstance(node, Const):
+            self.constant(scaled_constant(node.value, scale))
+        elif node.type in INTEGERS:
+            self.value(node)
+            if scale:
+                self.constant(scaled_constant(1, scale))
+                self.emit(Op.MULTIPLY, 8)
+        elif isinstance(node, Call):
+            self._scaled_call(node, scale)
+        else:
+            raise NoProgram("numeric")
+
+    def _scaled_call(self, node: Call, scale: int) -> None:
+        left = node.arguments[0]
+        if node.name == "*":
+            own = scale_of(left)
+            self._scaled(left, own)
+            self._scaled(node.arguments[1], scale - own)
+        else:
+            for argument in node.arguments:
+                self._scaled(argument, scale)
+        self.emit(_INTEGER[node.name], 8)
 
     def _compare_to_numeric(self, symbol: str, left: Node, right: Node) -> None:
         """Compare an integer with a fraction by comparing it with the integer below or above."""
@@ -355,27 +383,27 @@ class _Compiler(Emitter):
             symbol, left, right = MIRRORED[symbol], right, left
         if left.type not in INTEGERS or self._columns(right):
             raise NoProgram("numeric")
-        bound = _fixed(right)
+        bound = fixed(right)
         self.value(left)
         if bound is None:
             self.constant(None)
             self.emit(Op.EQUAL)
             return
         assert isinstance(bound, Decimal)
-        op, number_ = _beside(symbol, bound)
+        op, number_ = beside(symbol, bound)
         self.constant(number_)
         self.emit(op)
 
     # arrays
 
     def _quantified(self, node: Quantified) -> None:
-        array = _bare(node.array)
+        array = bare(node.array)
         if not self._columns(array):
             self._quantified_constant(node, array)
         elif isinstance(array, MakeArray):
             self._try_each(node, array.items)
         elif isinstance(array, Column) and not self._columns(node.left):
-            left = Const(node.left.type, _fixed(node.left))
+            left = Const(node.left.type, fixed(node.left))
             array_items.quantify(self, node.operator, left, array, every=node.every)
         else:
             raise NoProgram("a column of arrays")
@@ -392,7 +420,7 @@ class _Compiler(Emitter):
                 self.emit(Op.AND if node.every else Op.OR)
 
     def _quantified_constant(self, node: Quantified, array: Node) -> None:
-        found = _fixed(array)
+        found = fixed(array)
         if found is None:
             self._instead(node.left, None)
             return
@@ -431,7 +459,7 @@ class _Compiler(Emitter):
             self._try_each(node, [Const(element, item) for item in items])
 
     def _among(self, left: Node, element: str, items: list[Value]) -> None:
-        left = _integer_of(left)
+        left = integer_of(left)
         if left.type == element == "uuid":
             wanted = sorted({item for item in items if isinstance(item, bytes)})
             self._rank(left, wanted)
@@ -440,72 +468,6 @@ class _Compiler(Emitter):
             self._key(left, element)
             keys = _item_keys(left.type, element, items)
         self.emit(Op.AMONG, self.keep(keys), len(keys))
-
-
-def children(node: Node) -> tuple[Node, ...]:  # noqa: PLR0911 - one per kind
-    """Return the nodes right below a node."""
-    match node:
-        case Call():
-            return node.arguments
-        case Shared():
-            return (node.node,)
-        case Junction():
-            return node.operands
-        case Distinct():
-            return node.equal.arguments
-        case Quantified():
-            return (node.left, node.array)
-        case MakeArray():
-            return node.items
-        case Case():
-            pairs = (part for branch in node.branches for part in branch)
-            return (*pairs, node.otherwise)
-        case Not() | NullTest() | TruthTest():
-            return (node.operand,)
-    return ()
-
-
-def _bare(node: Node) -> Node:
-    """Return what a node stands for that is used more than once."""
-    while isinstance(node, Shared):
-        node = node.node
-    return node
-
-
-def _fixed(node: Node) -> Value | None:
-    """Return the value of a node that reads no column; raise NoProgram if it is an error."""
-
-    def nothing(name: str) -> Vector:
-        raise AssertionError(name)
-
-    try:
-        return scalar(node.evaluate(Rows(nothing, 1)))
-    except FilterError as error:
-        raise NoProgram("a constant is an error") from error
-
-
-def _integer_of(node: Node) -> Node:
-    """Return the integer that was cast to numeric, which compares the same; else the node."""
-    node = _bare(node)
-    if isinstance(node, Call) and node.name == "cast" and node.type == "numeric":
-        inner = node.arguments[0]
-        return inner if inner.type in INTEGERS else node
-    return node
-
-
-def _beside(symbol: str, bound: Decimal) -> tuple[Op, int]:
-    """Return what an integer is compared with in place of ``bound``."""
-    floor = math.floor(bound)
-    if not _LEAST <= floor <= _GREATEST:
-        above = floor > 0
-        always = symbol == "<>" or symbol.startswith("<" if above else ">")
-    elif floor == bound:
-        return _COMPARE[symbol], floor
-    elif symbol in ("=", "<>"):
-        always = symbol == "<>"
-    else:
-        return (Op.LESS_EQUAL if symbol.startswith("<") else Op.GREATER), floor
-    return (Op.LESS_EQUAL if always else Op.GREATER), _GREATEST
 
 
 def _key_of(type_name: str, value: Value, other: str) -> int:
@@ -518,7 +480,7 @@ def _item_keys(left: str, element: str, items: list[Value]) -> I64:
         if left not in INTEGERS:
             raise NoProgram("numeric")
         whole = {int(item) for item in items if isinstance(item, Decimal) and item == int(item)}
-        return np.array(sorted(x for x in whole if _LEAST <= x <= _GREATEST), np.int64)
+        return np.array(sorted(x for x in whole if LEAST <= x <= GREATEST), np.int64)
     if element not in MACHINE_TYPES or left not in MACHINE_TYPES:
         raise NoProgram(element)
     return np.unique(comparison_keys(_sequence(element, items), left))
