@@ -18,9 +18,9 @@ from numba.core import cgutils
 from gpu.arrays import F32, F64, I32, I64, AnyArray
 from gpu.codec import half_squares
 
-from .coarse import padded, score_bytes
 from .jit import compiled, emitted
 from .memory import address, aligned
+from .query_bytes import padded
 from .rerank import squares_float
 from .rounded import TILE, Rounded
 from .selection import BIG, keep_below
@@ -41,6 +41,7 @@ from .simd import (
     smaller,
     store,
 )
+from .tiles import score_bytes
 
 #: Points whose scores lie in the cache together, and those that one pass over a tile serves.
 GROUP, TOGETHER = 32, 4

@@ -1,21 +1,15 @@
 """Choice of the lists nearest to a query: a cheap look at all, then exact constants of the best.
 
-Centroids lie in tiles of 64 so that a query component meets 64 of them in four instructions and
-nothing is summed across lanes. Where the data allow it (``prepared.py`` tries it out) tiles are
-int8: four components in one instruction, a quarter of the bytes. More lists than asked for are
-taken from the cheap look, so that its rounding does not show.
+The look goes by tiles (tiles.py), of int8 where the data allow it (``prepared.py`` tries it out),
+and among many lists by their sketches first (sketch.py). More lists than asked for are taken from
+the cheap look, so that its rounding does not show.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import types
-from numba.core import cgutils
 
-from .features import FLAVOUR
-from .jit import Float, compiled, emitted
+from .jit import compiled
 from .layout import (
     CENTROIDS_AT,
     COARSE_KIND,
@@ -29,287 +23,12 @@ from .layout import (
     SCALES_AT,
     TILES_AT,
 )
+from .query_bytes import padded
 from .rerank import dots_float, squares_float
-from .scan_avx512 import dot_bytes
 from .selection import keep_below, shrink, sort_first, threshold
-from .simd import (
-    F32,
-    I32,
-    V16B,
-    V16F,
-    V16I,
-    V64B,
-    accumulator,
-    broadcast,
-    folded,
-    hold,
-    larger,
-    load,
-    moved,
-    multiply_add,
-    number,
-    peek_f32,
-    peek_i32,
-    peek_i64,
-    poke_f32,
-    poke_i32,
-    poke_u8,
-    splat,
-    store,
-)
-
-#: Queries that share one pass over the centroids.
-TOGETHER = 4
-
-
-def _float_tiles(queries: int) -> Any:
-    """Write scores |c|^2 / 2 - q.c (or -q.c) of all centroids for 1 or 4 queries."""
-
-    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        tiles, halves, n_tiles, dim, asked, asked_step, out, out_step = args
-        totals = [[cgutils.alloca_once(b, V16F) for _ in range(4)] for _ in range(queries)]
-        with cgutils.for_range(b, n_tiles) as loop:
-            first = moved(b, halves, loop.index, 256)
-            tile = b.add(tiles, b.mul(loop.index, b.mul(dim, number(256))))
-            for part in range(4):
-                half = load(b, b.add(first, number(64 * part)), V16F)
-                for query in range(queries):
-                    b.store(half, totals[query][part])
-            with cgutils.for_range(b, dim) as inner:
-                at = moved(b, tile, inner.index, 256)
-                words = [load(b, b.add(at, number(64 * part)), V16F) for part in range(4)]
-                for query in range(queries):
-                    row = b.add(asked, b.mul(asked_step, number(query)))
-                    x = load(b, moved(b, row, inner.index, 4), F32)
-                    minus = b.fneg(broadcast(b, x, V16F))
-                    for part, word in enumerate(words):
-                        total = totals[query][part]
-                        b.store(multiply_add(b, minus, word, b.load(total)), total)
-            for query in range(queries):
-                row = moved(b, b.add(out, b.mul(out_step, number(query))), loop.index, 256)
-                for part in range(4):
-                    store(b, b.load(totals[query][part]), b.add(row, number(64 * part)))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 8), emit
-
-
-def _byte_tiles(queries: int) -> Any:
-    """Do what ``_float_tiles`` does with bytes: the query's are unsigned, see ``_query_bytes``."""
-
-    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        tiles, halves, scales, corrections, n_tiles, fours, asked, asked_step, steps, out = args[
-            :10
-        ]
-        out_step = args[10]
-        totals = [[cgutils.alloca_once(b, V16I) for _ in range(4)] for _ in range(queries)]
-        with cgutils.for_range(b, n_tiles) as loop:
-            line = b.mul(loop.index, number(256))
-            tile = b.add(tiles, b.mul(loop.index, b.mul(fours, number(256))))
-            for part in range(4):
-                at = b.add(b.add(corrections, line), number(64 * part))
-                start = load(b, at, V16I)
-                for query in range(queries):
-                    b.store(start, totals[query][part])
-            with cgutils.for_range(b, fours) as inner:
-                at = moved(b, tile, inner.index, 256)
-                words = [load(b, b.add(at, number(64 * part)), V64B) for part in range(4)]
-                for query in range(queries):
-                    row = b.add(asked, b.mul(asked_step, number(query)))
-                    four = load(b, moved(b, row, inner.index, 4), I32)
-                    x = b.bitcast(broadcast(b, four, V16I), V64B)
-                    for part, word in enumerate(words):
-                        total = totals[query][part]
-                        b.store(dot_bytes(b, b.load(total), x, word), total)
-            for part in range(4):
-                place = b.add(line, number(64 * part))
-                half = load(b, b.add(halves, place), V16F)
-                scale = load(b, b.add(scales, place), V16F)
-                for query in range(queries):
-                    step = broadcast(b, load(b, b.add(steps, number(4 * query)), F32), V16F)
-                    product = b.sitofp(b.load(totals[query][part]), V16F)
-                    score = multiply_add(b, product, b.fmul(scale, step), half)
-                    row = b.add(out, b.mul(out_step, number(query)))
-                    store(b, score, b.add(row, place))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 11), emit
-
-
-@emitted
-def _floats_1(typing: Any, t: Any, h: Any, n: Any, d: Any, q: Any, qs: Any, o: Any, os: Any) -> Any:
-    """Score for one query."""
-    return _float_tiles(1)
-
-
-@emitted
-def _floats_4(typing: Any, t: Any, h: Any, n: Any, d: Any, q: Any, qs: Any, o: Any, os: Any) -> Any:
-    """Score for four queries."""
-    return _float_tiles(4)
-
-
-@emitted
-def _bytes_1(
-    typing: Any,
-    t: Any,
-    h: Any,
-    s: Any,
-    c: Any,
-    n: Any,
-    d: Any,
-    q: Any,
-    qs: Any,
-    st: Any,
-    o: Any,
-    os: Any,
-) -> Any:
-    """Score for one query."""
-    return _byte_tiles(1)
-
-
-@emitted
-def _bytes_4(
-    typing: Any,
-    t: Any,
-    h: Any,
-    s: Any,
-    c: Any,
-    n: Any,
-    d: Any,
-    q: Any,
-    qs: Any,
-    st: Any,
-    o: Any,
-    os: Any,
-) -> Any:
-    """Score for four queries."""
-    return _byte_tiles(4)
-
-
-@compiled
-def padded(dim: int) -> int:
-    """Return ``dim`` rounded up to 16."""
-    return (dim + 15) & -16
-
-
-@emitted
-def _largest_off(typing: Any, query: Any, middle: Any, n16: Any) -> Any:
-    """Return the largest of |query - middle| over 16 n components."""
-
-    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        query, middle, n16 = args
-        largest = accumulator(b, V16F)
-        with cgutils.for_range(b, n16) as loop:
-            x = load(b, moved(b, query, loop.index, 64), V16F)
-            off = b.fsub(x, load(b, moved(b, middle, loop.index, 64), V16F))
-            b.store(larger(b, larger(b, off, b.fneg(off)), b.load(largest)), largest)
-        return folded(b, b.load(largest), larger)
-
-    return types.float32(*[types.intp] * 3), emit
-
-
-@emitted
-def _bytes_of(typing: Any, query: Any, middle: Any, n16: Any, scale: Any, out: Any) -> Any:
-    """Write (query - middle) * scale + 128 as bytes, rounded."""
-
-    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        query, middle, n16, scale, out = args
-        scale = broadcast(b, scale, V16F)
-        with cgutils.for_range(b, n16) as loop:
-            x = load(b, moved(b, query, loop.index, 64), V16F)
-            off = b.fsub(x, load(b, moved(b, middle, loop.index, 64), V16F))
-            number = b.fptosi(multiply_add(b, off, scale, splat(V16F, 128.5)), V16I)
-            store(b, b.trunc(number, V16B), moved(b, out, loop.index, 16))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3, types.float32, types.intp), emit
-
-
-@compiled
-def _query_bytes(query: int, middle: int, dim: int, out: int) -> Float:
-    """Write a query as bytes, (component - middle) / step + 128; return minus the step."""
-    whole = dim & -16
-    largest = max(np.float32(1e-20), _largest_off(query, middle, whole >> 4))
-    for i in range(whole, dim):
-        largest = max(largest, abs(peek_f32(query + 4 * i) - peek_f32(middle + 4 * i)))
-    scale = np.float32(127) / largest
-    _bytes_of(query, middle, whole >> 4, scale, out)
-    for i in range(whole, dim):
-        x = peek_f32(query + 4 * i) - peek_f32(middle + 4 * i)
-        poke_u8(out + i, np.int64(x * scale + np.float32(128.5)))
-    for i in range(dim, padded(dim)):
-        poke_u8(out + i, 128)
-    return -largest / np.float32(127)
-
-
-if FLAVOUR == "avx512":
-
-    @compiled
-    def score_bytes(
-        tiles: tuple[int, int, int, int],
-        n_tiles: int,
-        middle: int,
-        dim: int,
-        queries: int,
-        query_step: int,
-        out: int,
-        out_step: int,
-        n: int,
-    ) -> None:
-        """Do what ``score_floats`` does by int8 ``tiles``: theirs, starts, steps, corrections."""
-        at, starts, scales, corrections = tiles
-        line = padded(dim)
-        asked = np.empty((TOGETHER, line), np.uint8)
-        steps = np.zeros(TOGETHER, np.float32)
-        to, fours, step_at = asked.ctypes.data, (dim + 3) >> 2, steps.ctypes.data
-        for i in range(n):
-            steps[i] = _query_bytes(queries + query_step * i, middle, dim, to + line * i)
-        if n == 1:
-            _bytes_1(
-                at, starts, scales, corrections, n_tiles, fours, to, line, step_at, out, out_step
-            )
-        else:
-            _bytes_4(
-                at, starts, scales, corrections, n_tiles, fours, to, line, step_at, out, out_step
-            )
-        hold(asked, steps)
-
-else:
-
-    @compiled
-    def score_bytes(
-        tiles: tuple[int, int, int, int],
-        n_tiles: int,
-        middle: int,
-        dim: int,
-        queries: int,
-        query_step: int,
-        out: int,
-        out_step: int,
-        n: int,
-    ) -> None:
-        """Stand where there are no int8 tiles."""
-
-
-@compiled
-def score_floats(
-    tiles: int,
-    starts: int,
-    n_tiles: int,
-    dim: int,
-    queries: int,
-    query_step: int,
-    out: int,
-    out_step: int,
-    n: int,
-) -> None:
-    """Write starts - products with all vectors of float32 tiles, for 1 to 4 queries."""
-    if n == TOGETHER:
-        _floats_4(tiles, starts, n_tiles, dim, queries, query_step, out, out_step)
-        return
-    for i in range(n):
-        query, to = queries + query_step * i, out + out_step * i
-        _floats_1(tiles, starts, n_tiles, dim, query, query_step, to, out_step)
+from .simd import hold, peek_f32, peek_i32, peek_i64, poke_f32, poke_i32
+from .sketch import byte_constants, kept_by_sketch, score_sketches
+from .tiles import TOGETHER, score_bytes, score_floats
 
 
 @compiled
@@ -361,6 +80,28 @@ def _exact_constants(codec: int, query: int, room: int, n: int, values: int, num
 
 
 @compiled
+def _from_sketches(
+    codec: int, query: int, scores: int, kept: int, wanted: int, slack: int, out: tuple[int, int]
+) -> int:
+    """Write the wanted..wanted + slack best lists of one query, by its scores of sketches.
+
+    ``out``: addresses of values and numbers. Return how many, or 0 where sketches do not tell.
+    """
+    values, numbers = out
+    found = _candidates(codec, scores, kept, kept >> 3, values, numbers)
+    if found > 2 * kept:
+        return 0
+    if peek_i64(codec + 8 * COARSE_KIND):
+        byte_constants(codec, query, found, values, numbers)
+    else:
+        room = np.zeros(padded(peek_i64(codec + 8 * DIM)), np.float32)
+        _exact_constants(codec, query, room.ctypes.data, found, values, numbers)
+        hold(room)
+    found, _ = shrink(values, numbers, found, wanted, slack)
+    return found
+
+
+@compiled
 def _choose(
     codec: int,
     queries: int,
@@ -373,7 +114,7 @@ def _choose(
 ) -> None:
     """Write the lists nearest to f32[n, D] and their constants, see ``choose``."""
     dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
-    scores = np.empty((TOGETHER, lists), np.float32)
+    scores = np.empty((min(n, TOGETHER), lists), np.float32)
     best, chosen = np.empty(lists + 32, np.float32), np.empty(lists + 32, np.int32)
     room = np.zeros(padded(dim), np.float32)
     values, ids = best.ctypes.data, chosen.ctypes.data
@@ -382,15 +123,23 @@ def _choose(
     )
     wanted = nprobe if as_is else nprobe + (nprobe >> 3) + 4
     slack = 0 if as_is else wanted >> 3
+    kept = kept_by_sketch(codec, wanted)
     for first in range(0, n, TOGETHER):
         size = min(TOGETHER, n - first)
-        if wanted < peek_i64(codec + 8 * NLIST):
+        if kept:
+            score_sketches(codec, queries + 4 * dim * first, size, scores.ctypes.data)
+        elif wanted < peek_i64(codec + 8 * NLIST):
             _score_lists(codec, queries + 4 * dim * first, size, scores.ctypes.data)
         for i in range(first, first + size):
-            row = scores.ctypes.data + 4 * lists * (i - first)
-            found = _candidates(codec, row, wanted, slack, values, ids)
+            query, row = queries + 4 * dim * i, scores.ctypes.data + 4 * lists * (i - first)
+            found = 0
+            if kept:
+                found = _from_sketches(codec, query, row, kept, wanted, slack, (values, ids))
+                if found == 0:
+                    _score_lists(codec, query, 1, row)
+            if found == 0:
+                found = _candidates(codec, row, wanted, slack, values, ids)
             if not as_is or found != nprobe:
-                query = queries + 4 * dim * i
                 _exact_constants(codec, query, room.ctypes.data, found, values, ids)
                 if found > nprobe:
                     found, _ = shrink(values, ids, found, nprobe, 0)

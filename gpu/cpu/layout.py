@@ -60,8 +60,19 @@ METRICS = {"l2": 0, "cosine": 1, "ip": 2}
     TURN_KIND,  # 0: float32 tiles of the rotation, 1: int8 tiles
     TURN_CORRECTIONS_AT,  # i32[D padded to 64], as CORRECTIONS_AT
     TURN_SCALES_AT,  # f32[D padded to 64], as SCALES_AT
-) = range(29)
-CODEC_PLACES = 29
+    SKETCH_DIM,  # s, 0 for none; sketches are int8 where centroids are, see sketch.py
+    SKETCH_TILES_AT,  # sketches of the centroids, as TILES_AT
+    SKETCH_HALVES_AT,  # f32[padded L], as HALVES_AT
+    SKETCH_SCALES_AT,  # f32[padded L], as SCALES_AT
+    SKETCH_CORRECTIONS_AT,  # i32[padded L], as CORRECTIONS_AT
+    SKETCH_MIDDLE_AT,  # f32[D], taken from queries before they are projected; zeros for ip
+    SKETCH_KEPT_AT,  # i64[32]: centroids kept for up to 2^i lists; 0: look at all
+    PROJECTION_AT,  # minus the principal components, s padded to 64, in tiles as centroids
+    PROJECTION_SCALES_AT,  # f32[s padded to 64], as SCALES_AT
+    PROJECTION_CORRECTIONS_AT,  # i32[s padded to 64], as CORRECTIONS_AT
+    CENTROID_BYTES_AT,  # int8[L, D padded to 64], where sketches are int8
+) = range(40)
+CODEC_PLACES = 40
 (
     LARGEST_STEP,  # of byte tables
     SCALE,

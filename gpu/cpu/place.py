@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from .coarse import TOGETHER, score_bytes, score_floats
 from .jit import compiled
 from .layout import (
     CENTRE_AT,
@@ -24,6 +23,7 @@ from .layout import (
 )
 from .rerank import square_of
 from .simd import hold, peek_f32, peek_i64, poke_f32, poke_u8
+from .tiles import TOGETHER, score_bytes, score_floats
 
 #: The largest finite float32; longer queries are taken for that long, as the definition does.
 LARGEST = 3.4028234663852886e38

@@ -9,11 +9,10 @@ import numpy as np
 from gpu.arrays import F32, AnyArray
 from gpu.codec import FARTHEST_QUERY, Codec, half_squares
 
-from . import layout
+from . import layout, sketched
 from .lut import largest_step
 from .memory import Described, aligned
-from .rounded import TILE, Rounded, trial, turns_well
-from .selection import BIG
+from .rounded import TILE, Rounded, in_tiles, padded_halves, trial, turns_well
 
 
 @lru_cache(maxsize=1)
@@ -46,6 +45,9 @@ def describe(codec: Codec) -> Described:
     }
     kind, rounded = trial(codec)
     tiles = _byte_tiles(codec, rounded, kind) if kind else _float_tiles(codec)
+    sketch = sketched.sketch_of(codec, in_bytes=kind > 0)
+    if sketch is not None:
+        tiles |= sketched.described(codec, rounded if kind else None, sketch)
     for place, value in (values | tiles | _rotation(codec)).items():
         described.put(place, value)
     return described
@@ -60,20 +62,10 @@ def _limits(codec: Codec) -> F32:
     return limits
 
 
-def _in_tiles(vectors: F32) -> F32:
-    """Return f32[n, d] as f32[ceil(n / 64), d, 64]."""
-    padded = np.pad(vectors, ((0, -len(vectors) % TILE), (0, 0)))
-    return padded.reshape(-1, TILE, vectors.shape[1]).transpose(0, 2, 1)
-
-
 def _books(codebooks: F32) -> F32:
     """Return f32[m, K, s] as f32[m, K / 16, s, 16]."""
     m, size, width = codebooks.shape
     return codebooks.reshape(m, size // 16, 16, width).transpose(0, 1, 3, 2)
-
-
-def _padded(values: F32, codec: Codec) -> F32:
-    return np.pad(values, (0, -codec.nlist % TILE), constant_values=np.float32(BIG))
 
 
 def _halves(codec: Codec, centroids: F32) -> F32:
@@ -85,8 +77,8 @@ def _halves(codec: Codec, centroids: F32) -> F32:
 def _float_tiles(codec: Codec) -> dict[int, int | AnyArray]:
     return {
         layout.COARSE_KIND: 0,
-        layout.TILES_AT: aligned(_in_tiles(codec.centroids)),
-        layout.HALVES_AT: aligned(_padded(_halves(codec, codec.centroids), codec)),
+        layout.TILES_AT: aligned(in_tiles(codec.centroids)),
+        layout.HALVES_AT: aligned(padded_halves(_halves(codec, codec.centroids))),
     }
 
 
@@ -96,7 +88,7 @@ def _byte_tiles(codec: Codec, rounded: Rounded, kind: int) -> dict[int, int | An
     return {
         layout.COARSE_KIND: kind,
         layout.TILES_AT: aligned(rounded.tiles()),
-        layout.HALVES_AT: aligned(_padded(halves, codec)),
+        layout.HALVES_AT: aligned(padded_halves(halves)),
         layout.SCALES_AT: aligned(rounded.padded_steps()),
         layout.MIDDLE_AT: aligned(np.zeros_like(rounded.middle) if is_ip else rounded.middle),
         layout.CORRECTIONS_AT: aligned(rounded.corrections()),
@@ -110,7 +102,7 @@ def _rotation(codec: Codec) -> dict[int, int | AnyArray]:
     turned = -codec.rotation.T
     rounded = Rounded.of(turned, np.zeros(codec.dim, np.float32))
     if not turns_well(codec, rounded):
-        return {layout.TURN_KIND: 0, layout.ROTATION_AT: aligned(_in_tiles(turned))}
+        return {layout.TURN_KIND: 0, layout.ROTATION_AT: aligned(in_tiles(turned))}
     return {
         layout.TURN_KIND: 1,
         layout.ROTATION_AT: aligned(rounded.tiles()),

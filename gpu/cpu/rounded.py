@@ -1,4 +1,4 @@
-"""Vectors as int8 tiles, and trials that say where those are exact enough.
+"""Vectors in tiles, as float32 or int8, and trials that say where int8 is exact enough.
 
 Rounding must not show beside the error of the codes: that of a score of rows a residual's length
 away, ``code_error``.
@@ -15,6 +15,7 @@ from gpu.arrays import F32, I32, AnyArray
 from gpu.codec import Codec, half_squares
 
 from .features import FLAVOUR
+from .selection import BIG
 
 #: Vectors of a tile.
 TILE = 64
@@ -31,6 +32,17 @@ def code_error(codec: Codec) -> float:
     """Return by how much codes err in the score of rows a residual's length away, as lut.py."""
     left = codec.dim * 4.0 ** (-codec.bits * codec.m / codec.dim)
     return float(np.median(codec.sigma) ** 2 * np.sqrt(left))
+
+
+def in_tiles(vectors: F32) -> F32:
+    """Return f32[n, d] as f32[ceil(n / 64), d, 64]."""
+    padded = np.pad(vectors, ((0, -len(vectors) % TILE), (0, 0)))
+    return padded.reshape(-1, TILE, vectors.shape[1]).transpose(0, 2, 1)
+
+
+def padded_halves(halves: F32) -> F32:
+    """Return what scores begin with, f32[n], up to the end of the last tile: nothing is there."""
+    return np.pad(halves, (0, -len(halves) % TILE), constant_values=np.float32(BIG))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +89,7 @@ def trial(codec: Codec) -> tuple[int, Rounded]:
     rounded = Rounded.of(codec.centroids, middle)
     if FLAVOUR != "avx512" or codec.nlist < 2 * TILE:
         return 0, rounded
-    queries = _near_centroids(codec)
+    queries = queries_near(codec, TRIED_QUERIES)
     true, rough = codec.constants(queries), _constants(codec, rounded, queries)
     wanted = min(TRIED_LISTS, codec.nlist // 4)
     kept = wanted + (wanted >> 3) + 4
@@ -96,19 +108,19 @@ def turns_well(codec: Codec, rounded: Rounded) -> bool:
     rotation = codec.rotation
     if FLAVOUR != "avx512" or rotation is None:
         return False
-    queries = _near_centroids(codec) @ rotation.T
+    queries = queries_near(codec, TRIED_QUERIES) @ rotation.T
     off = rounded.products(queries) + queries @ rotation
     # A turned query's error meets residuals of length sigma sqrt(d) in any direction.
     error = float(np.median(np.sqrt((off**2).mean(axis=1)) * np.median(codec.sigma)))
     return error * np.sqrt(codec.dim) <= ERROR_SHARE * code_error(codec)
 
 
-def _near_centroids(codec: Codec) -> F32:
-    """Return queries a residual's length from some centroids, f32[q, D]."""
+def queries_near(codec: Codec, count: int, farther: float = 1.0) -> F32:
+    """Return queries ``farther`` times a residual's length from some centroids, f32[q, D]."""
     rng = np.random.default_rng(0)
-    near = rng.permutation(codec.nlist)[:TRIED_QUERIES]
+    near = rng.permutation(codec.nlist)[:count]
     noise = rng.normal(size=(len(near), codec.centroids.shape[1])) * codec.sigma[near, None]
-    queries: F32 = (codec.centroids[near] + noise).astype(np.float32)
+    queries: F32 = (codec.centroids[near] + farther * noise).astype(np.float32)
     return queries
 
 

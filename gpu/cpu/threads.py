@@ -53,13 +53,27 @@ def run(
 ) -> None:
     """Do ``work`` for every slice; the first error is raised once all have ended.
 
-    Slices of one pool wait for each other in turn; those of another run beside them.
+    The caller works too and takes whatever no thread of the pool has begun: nothing waits for a
+    thread to wake up, nor for a pool that others keep busy.
     """
     if len(slices) == 1 or threads == 1:
         for part in slices:
             work(part)
         return
-    waiting = [_pool(os.getpid(), threads, pool).submit(work, part) for part in slices]
-    errors = [error for future in waiting if (error := future.exception()) is not None]
+    left, errors = iter(slices), list[BaseException]()
+
+    def take() -> None:
+        for part in left:  # The interpreter's lock hands each slice to one thread.
+            try:
+                work(part)
+            except BaseException as error:
+                errors.append(error)
+
+    helpers = min(threads, len(slices)) - 1
+    waiting = [_pool(os.getpid(), threads, pool).submit(take) for _ in range(helpers)]
+    take()
+    for future in waiting:
+        if not future.cancel():
+            future.result()
     if errors:
         raise errors[0]

@@ -14,7 +14,7 @@ from gpu.arrays import F32, I32, U8
 from gpu.backend import Depth
 from gpu.bitmap import pack
 from gpu.codec import Codec
-from gpu.cpu import prepared
+from gpu.cpu import layout, prepared, sketched
 from gpu.cpu.features import FLAVOUR
 from gpu.cpu.lists import BlockLists
 from gpu.cpu.memory import address
@@ -137,6 +137,82 @@ def test_the_nearest_lists_are_chosen(case: Case, nprobe: int) -> None:
     scale = float(np.abs(expected).max())
     np.testing.assert_allclose(constants, expected, rtol=1e-4, atol=1e-6 * scale)
     assert np.mean(probes == expected_probes) > 0.99
+
+
+def codec_of_many_lists(metric: Metric, spread: F32, n_lists: int = 3000) -> Codec:
+    """Return a codec whose centroids f32[L, D] have the standard deviations ``spread`` f32[D]."""
+    rng, dim = np.random.default_rng(5), len(spread)
+    rotation = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+    centroids = (rng.normal(size=(n_lists, dim)) * spread) @ rotation + 0.3
+    return Codec(
+        metric=metric,
+        bits=4,
+        scale=1.0,
+        query_norm=float(np.sqrt(dim)),
+        use_gain=True,
+        lut="float32",
+        centre=np.zeros(dim, np.float32),
+        rotation=None,
+        centroids=centroids.astype(np.float32),
+        sigma=np.full(n_lists, 0.05, np.float32),
+        bias_mean=np.zeros(n_lists, np.float32),
+        bias_unit=np.ones(n_lists, np.float32),
+        codebooks=rng.normal(size=(dim // 4, 16, 4)).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_sketches_of_many_lists_lose_two_in_a_thousand_at_most(
+    metric: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sketched, "FEWEST_LISTS", 1000)
+    codec = codec_of_many_lists(metric, (0.9 ** np.arange(72)).astype(np.float32))
+    described = prepared.describe(codec)
+    assert described.values[layout.SKETCH_DIM] > 0
+    rng = np.random.default_rng(6)
+    near = codec.centroids[rng.permutation(codec.nlist)[:200]]
+    queries = near + rng.normal(scale=0.05, size=near.shape).astype(np.float32)
+    for nprobe in (1, 10, 60, codec.nlist):
+        probes, constants = CPU.choose_lists(codec, queries, nprobe)
+        expected_probes, expected = NUMPY.choose_lists(codec, queries, nprobe)
+        shared = [len(np.intersect1d(*pair)) for pair in zip(probes, expected_probes, strict=True)]
+        assert np.mean(shared) >= 0.998 * nprobe
+        same = probes == expected_probes
+        scale = float(np.abs(expected).max())
+        np.testing.assert_allclose(constants[same], expected[same], rtol=1e-4, atol=1e-6 * scale)
+        alone = [CPU.choose_lists(codec, query[None], nprobe)[0][0] for query in queries[:20]]
+        np.testing.assert_array_equal(np.sort(alone), np.sort(probes[:20]))
+
+
+def test_centroids_without_principal_components_get_no_sketches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sketched, "FEWEST_LISTS", 1000)
+    codec = codec_of_many_lists("l2", np.ones(72, np.float32))
+    assert prepared.describe(codec).values[layout.SKETCH_DIM] == 0
+
+
+def test_a_search_by_sketches_finds_what_the_definition_finds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sketched, "FEWEST_LISTS", 1000)
+    codec = codec_of_many_lists("l2", (0.85 ** np.arange(40)).astype(np.float32))
+    rng, n_rows = np.random.default_rng(7), 6000
+    home = codec.centroids[rng.integers(0, codec.nlist, n_rows)]
+    vectors = (home + rng.normal(scale=0.05, size=home.shape)).astype(np.float32)
+    rows = Rows(IndexParams(dim=40, metric="l2"))
+    rows.append(vectors)
+    contents = encode_rows(codec, NUMPY, vectors, np.arange(n_rows))[0]
+    lists = CPU.open_lists(codec).append(contents)
+    oracle = NUMPY.open_lists(codec).append(contents)
+    queries = vectors[:60] + rng.normal(scale=0.03, size=(60, 40)).astype(np.float32)
+    asked = (queries, Depth(5, 64, 64), everything(n_rows))
+    found, expected = (
+        CPU.search_lists(lists, rows, *asked),
+        NUMPY.search_lists(oracle, rows, *asked),
+    )
+    shared = [len(np.intersect1d(*pair)) for pair in zip(found.ids, expected.ids, strict=True)]
+    assert np.mean(shared) >= 0.98 * 5
 
 
 @pytest.mark.parametrize("share", [1.0, 0.3, 0.02, 0.0])
