@@ -19,8 +19,9 @@ from .memory import aligned
 from .rounded import TILE, Rounded, in_tiles, padded_halves, queries_near
 from .sketch import STEPS
 
-#: From this many lists on, choosing them is a third of a search and more.
-FEWEST_LISTS = 8192
+#: With half as many lists sketches took a quarter off the choice for one query of text, little for
+#: one of SIFT, and batches, where four queries share a tile, were a fifth slower.
+FEWEST_LISTS = 1 << 15
 #: Shares of the components that are tried; sketches are multiples of this long.
 SHARES, MULTIPLE = (1 / 8, 1 / 4, 1 / 3, 1 / 2), 16
 #: Queries of the trial, at a residual's length from centroids and at half as much more, and scores
