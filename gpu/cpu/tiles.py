@@ -173,7 +173,10 @@ if FLAVOUR == "avx512":
         out_step: int,
         n: int,
     ) -> None:
-        """Do what ``score_floats`` does by int8 ``tiles``: theirs, starts, steps, corrections."""
+        """Do what ``score_floats`` does by int8 ``tiles``: theirs, starts, steps, corrections.
+
+        Nothing is written beyond the ``n`` rows of ``out``.
+        """
         at, starts, scales, corrections = tiles
         line = padded(dim)
         asked = np.empty((TOGETHER, line), np.uint8)
@@ -181,14 +184,25 @@ if FLAVOUR == "avx512":
         to, fours, step_at = asked.ctypes.data, (dim + 3) >> 2, steps.ctypes.data
         for i in range(n):
             steps[i] = query_bytes(queries + query_step * i, middle, dim, to + line * i)
-        if n == 1:
-            _bytes_1(
-                at, starts, scales, corrections, n_tiles, fours, to, line, step_at, out, out_step
-            )
-        else:
+        if n == TOGETHER:
             _bytes_4(
                 at, starts, scales, corrections, n_tiles, fours, to, line, step_at, out, out_step
             )
+        else:  # the other kernel writes four rows of scores, which there may be no room for
+            for i in range(n):
+                _bytes_1(
+                    at,
+                    starts,
+                    scales,
+                    corrections,
+                    n_tiles,
+                    fours,
+                    to + line * i,
+                    line,
+                    step_at + 4 * i,
+                    out + out_step * i,
+                    out_step,
+                )
         hold(asked, steps)
 
 else:

@@ -19,6 +19,7 @@ from gpu.cpu.features import FLAVOUR
 from gpu.cpu.lists import BlockLists
 from gpu.cpu.memory import address
 from gpu.cpu.selection import shrink, sort
+from gpu.cpu.tiles import TOGETHER, score_bytes, score_floats
 from gpu.cpu_backend import CpuBackend
 from gpu.encoding import ListContents, encode_rows
 from gpu.params import Metric
@@ -347,3 +348,33 @@ def test_an_older_version_of_lists_never_changes() -> None:
     assert ((ids >= 0).sum(axis=1) == half).all()
     assert ids.max() < half
     np.testing.assert_array_equal(first.contents().codes, before.codes)
+
+
+@pytest.mark.parametrize("n", range(1, TOGETHER + 1))
+@pytest.mark.parametrize("in_bytes", [False, True])
+def test_scores_of_few_queries_are_those_of_each_and_nothing_is_written_beyond_them(
+    n: int, in_bytes: bool
+) -> None:
+    if in_bytes and FLAVOUR != "avx512":
+        pytest.skip("this flavour has no int8 tiles")
+    dim, n_tiles, rng = 10, 3, np.random.default_rng(n)
+    queries = rng.normal(size=(n, dim)).astype(np.float32)
+    starts, scales = rng.random((2, 64 * n_tiles), np.float32)
+    corrections, middle = np.zeros(64 * n_tiles, np.int32), np.zeros(16, np.float32)
+    bytes_ = rng.integers(-128, 128, n_tiles * 3 * 256, np.int8)
+    floats = rng.normal(size=(n_tiles, dim, 64)).astype(np.float32)
+
+    def score(asked: F32) -> F32:
+        out = np.full((TOGETHER + 2, 64 * n_tiles), np.float32(7))
+        ends = (address(asked), 4 * dim, address(out), out.strides[0], len(asked))
+        if in_bytes:
+            tiles = (address(bytes_), address(starts), address(scales), address(corrections))
+            score_bytes(tiles, n_tiles, address(middle), dim, *ends)
+        else:
+            score_floats(address(floats), address(starts), n_tiles, dim, *ends)
+        assert (out[len(asked) :] == 7).all()
+        return out[: len(asked)]
+
+    together = score(queries)
+    for query, scores in zip(queries, together, strict=True):
+        np.testing.assert_array_equal(score(query[None].copy())[0], scores)
