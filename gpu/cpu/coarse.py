@@ -114,8 +114,7 @@ def _choose(
 ) -> None:
     """Write the lists nearest to f32[n, D] and their constants, see ``choose``."""
     dim, lists = peek_i64(codec + 8 * DIM), peek_i64(codec + 8 * PADDED_LISTS)
-    # Two and three queries are scored as four: there is room for all rows that are written.
-    scores = np.empty((1 if n == 1 else TOGETHER, lists), np.float32)
+    scores = np.empty((min(n, TOGETHER), lists), np.float32)
     best, chosen = np.empty(lists + 32, np.float32), np.empty(lists + 32, np.int32)
     room = np.zeros(padded(dim), np.float32)
     values, ids = best.ctypes.data, chosen.ctypes.data

@@ -23,15 +23,8 @@ from server.sql.expressions import SqlParser
 from server.sql.parameters import values_of
 from server.sql.types import from_text, type_named
 from tests.fix_postgres import Database
-from tests.live.test_filters_against_postgres import (
-    COLUMNS,
-    N_ROWS,
-    PROBE,
-    Expressions,
-    Rows,
-    agree,
-    make_foreign_table,
-)
+from tests.live.test_filters_against_postgres import PROBE, agree, make_foreign_table
+from tests.random_filters import COLUMNS, N_ROWS, Expressions, Rows
 
 COUNT = int(os.environ.get("FDW_FUZZ_COUNT", "2000"))
 SEED = int(os.environ.get("FDW_FUZZ_SEED", str(random.SystemRandom().randrange(2**32))))
