@@ -6,7 +6,7 @@ Invariants:
   rows that came since are looked at; an UPDATE or a DELETE changes no answer, as a search takes
   alive rows only.
 - A filter that fails is not kept: it may have failed on a row that has died since.
-- What is kept takes at most ``max_bytes``; the mask unused for longest goes first.
+- What is kept takes about ``max_bytes`` at most; the mask unused for longest goes first.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from .device_filters import matching
 from .filters.filter import Filter
 from .state import MirrorState
 
-#: Masks of all indexes together: one of a million rows takes 125 kB.
+#: Masks of all indexes together: one of a million rows takes 125 kB, counted as 500 kB.
 MAX_BYTES = 64 << 20
+#: Searches keep with a mask its live rows and the order of its matches (4 bytes each; they are
+#: used where matches are few), which takes about three times what its bits do.
+WITH_WHAT_SEARCHES_KEEP = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,18 @@ class MaskCache:
         with self._lock:
             self._drop(key)
             self._kept[key] = _Kept(weakref.ref(state.index.rows), mask)
-            self._bytes += mask.bits.nbytes
+            self._bytes += _bytes_of(mask)
             while self._bytes > self._max_bytes:
                 self._drop(next(iter(self._kept)))
 
     def _drop(self, key: Hashable) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
-            self._bytes -= kept.mask.bits.nbytes
+            self._bytes -= _bytes_of(kept.mask)
+
+
+def _bytes_of(mask: PackedMask) -> int:
+    return WITH_WHAT_SEARCHES_KEEP * mask.bits.nbytes
 
 
 def evaluate(expression: Filter, state: MirrorState, known: PackedMask | None) -> PackedMask:
