@@ -53,6 +53,10 @@ TRAINING_TIMEOUT_S = 300.0
 #: The first start on a machine compiles all kernels: a minute on one core, more beside training.
 COMPILE_TIMEOUT_S = 600.0
 
+#: Signals that end the demonstration, and the seconds after which one that was lost comes again.
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_AGAIN_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -261,21 +265,32 @@ def _bar(out: Console, what: str, total: int) -> Iterator[_Update]:
 
 @contextmanager
 def _terminated_as_exit() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does; restore the handlers at the end."""
-    handled = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does; restore the handlers at the end.
+
+    What a handler raises while a destructor runs is lost (sys.unraisablehook), so it is raised
+    again until the stack unwinds.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    handled = (*_ENDING, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in handled}
+    asked = 0
 
     def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
+        nonlocal asked
+        asked = asked or number
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        if asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + asked)
 
     try:
-        for number in handled[:2]:
+        for number in handled:
             signal.signal(number, leave)
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -283,5 +298,6 @@ def _terminated_as_exit() -> Iterator[None]:
 def _ignore_interrupts() -> None:
     """Let cleaning up finish, however often someone presses Ctrl-C."""
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (*_ENDING, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)

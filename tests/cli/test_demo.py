@@ -82,3 +82,31 @@ def test_a_signal_in_the_middle_leaves_nothing(temporary: Path, number: signal.S
     assert processes_below(temporary) == []
     assert list(temporary.iterdir()) == []
     temporary.rmdir()
+
+
+LOST = """
+import os, signal, time
+from server.demo import show
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        time.sleep(0.01)
+
+with show._terminated_as_exit():
+    try:
+        Dying()
+        print("lost", flush=True)
+        time.sleep(60)
+    finally:
+        show._ignore_interrupts()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, -signal.SIGINT)]
+)
+def test_a_signal_that_a_destructor_loses_ends_it_all_the_same(number: int, status: int) -> None:
+    command = [sys.executable, "-c", LOST.format(number=int(number))]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=50, text=True)
+    assert (done.returncode, done.stdout) == (status, "lost\n")
