@@ -1,8 +1,7 @@
 """The comparison: tune every engine on half of the queries, measure all on the other half.
 
 Settings that just reach a recall on one half can miss it on the other. Where ours finds less there
-than a rival's does, ours is tuned for more until it finds as much: no ratio has the lower recall on
-our side.
+than a rival's does, ours is tuned for a little more: no ratio has the lower recall on our side.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from .tuning import candidates
 
 #: Rounds that count, and those that only choose a setting.
 ROUNDS, TUNING_ROUNDS = 9, 3
-#: Recall added to our target at a time, and how often, until ours finds what the rival finds.
-MORE_RECALL, MORE_TIMES = 0.0005, 20
+#: Steps of recall above our target, and how many: among them is what finds as much as a rival.
+MORE_RECALL, MORE_TIMES = 0.0005, 10
 #: Queries of a batch, and of a round of single ones.
 BATCH, SINGLE, TUNING_SINGLE = 1000, 400, 150
 
@@ -35,7 +34,7 @@ class Comparison:
     threads: int
     say: Callable[[str], None]
     _recalls: dict[tuple[int, Setting, bool], float] = field(default_factory=dict)
-    _tuned: dict[tuple[float, Mode], Contender | None] = field(default_factory=dict)
+    _tuned: dict[float, list[Contender]] = field(default_factory=dict)
 
     @property
     def _half(self) -> int:
@@ -93,23 +92,23 @@ class Comparison:
         ]
 
     def _as_good_as(self, rival: Contender, target: float, mode: Mode) -> Contender | None:
-        """Return our fastest setting for ``target``, or for more where the rival finds more."""
-        wanted = self._recall(*_of(rival), tuning=False)
-        chosen = None
-        for more in range(MORE_TIMES):
-            better = self._ours(target + more * MORE_RECALL, mode)
-            if better is None:
-                break
-            chosen = better
-            if self._recall(*_of(chosen), tuning=False) >= wanted:
-                break
-        return chosen
+        """Return our fastest setting for ``target`` that finds on the measured half what it does.
 
-    def _ours(self, target: float, mode: Mode) -> Contender | None:
-        if (target, mode) not in self._tuned:
-            settings = self._settings([self.ours], target)
-            self._tuned[target, mode] = self._fastest(settings, mode) if settings else None
-        return self._tuned[target, mode]
+        None if there is none.
+        """
+        wanted = self._recall(*_of(rival), tuning=False)
+        enough = [
+            one for one in self._ours(target) if self._recall(*_of(one), tuning=False) >= wanted
+        ]
+        return self._fastest(enough, mode) if enough else None
+
+    def _ours(self, target: float) -> list[Contender]:
+        """Return our settings for ``target`` and for a little more, on the tuning half."""
+        if target not in self._tuned:
+            goals = [target + more * MORE_RECALL for more in range(MORE_TIMES)]
+            known = [one for goal in goals for one in self._settings([self.ours], goal)]
+            self._tuned[target] = list(dict.fromkeys(known))
+        return self._tuned[target]
 
     def _fastest(self, some: list[Contender], mode: Mode) -> Contender:
         """Race the settings on the tuning half."""
