@@ -1,7 +1,7 @@
 """The comparison: tune every engine on half of the queries, measure all on the other half.
 
 Settings that just reach a recall on one half can miss it on the other. Where ours finds less there
-than a rival's does, ours is tuned for a little more: no ratio has the lower recall on our side.
+than a rival's does, ours is tuned for a little more: where it can find as much, it has to.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .tuning import candidates
 
 #: Rounds that count, and those that only choose a setting.
 ROUNDS, TUNING_ROUNDS = 9, 3
-#: Steps of recall above our target, and how many: among them is what finds as much as a rival.
-MORE_RECALL, MORE_TIMES = 0.0005, 10
+#: Recalls above a target that ours is tuned for, too.
+MORE = (0.0, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004)
 #: Queries of a batch, and of a round of single ones.
 BATCH, SINGLE, TUNING_SINGLE = 1000, 400, 150
 
@@ -34,7 +34,6 @@ class Comparison:
     threads: int
     say: Callable[[str], None]
     _recalls: dict[tuple[int, Setting, bool], float] = field(default_factory=dict)
-    _tuned: dict[float, list[Contender]] = field(default_factory=dict)
 
     @property
     def _half(self) -> int:
@@ -94,21 +93,20 @@ class Comparison:
     def _as_good_as(self, rival: Contender, target: float, mode: Mode) -> Contender | None:
         """Return our fastest setting for ``target`` that finds on the measured half what it does.
 
-        None if there is none.
+        Where none does, the one that finds most; None if none reaches the target.
         """
         wanted = self._recall(*_of(rival), tuning=False)
-        enough = [
-            one for one in self._ours(target) if self._recall(*_of(one), tuning=False) >= wanted
-        ]
-        return self._fastest(enough, mode) if enough else None
+        ours = self._ours([*_a_little_more(target), *_a_little_more(max(target, wanted))])
+        found = {one: self._recall(*_of(one), tuning=False) for one in ours}
+        enough = [one for one in ours if found[one] >= wanted]
+        if enough:
+            return self._fastest(enough, mode)
+        return max(ours, key=found.__getitem__, default=None)
 
-    def _ours(self, target: float) -> list[Contender]:
-        """Return our settings for ``target`` and for a little more, on the tuning half."""
-        if target not in self._tuned:
-            goals = [target + more * MORE_RECALL for more in range(MORE_TIMES)]
-            known = [one for goal in goals for one in self._settings([self.ours], goal)]
-            self._tuned[target] = list(dict.fromkeys(known))
-        return self._tuned[target]
+    def _ours(self, goals: Sequence[float]) -> list[Contender]:
+        """Return our settings that reach one of the recalls on the tuning half."""
+        known = [one for goal in goals for one in self._settings([self.ours], min(goal, 1.0))]
+        return list(dict.fromkeys(known))
 
     def _fastest(self, some: list[Contender], mode: Mode) -> Contender:
         """Race the settings on the tuning half."""
@@ -171,3 +169,7 @@ class Comparison:
 
 def _of(one: Contender) -> tuple[Engine, Setting]:
     return one.engine, one.setting
+
+
+def _a_little_more(recall: float) -> list[float]:
+    return [recall + more for more in MORE]
