@@ -120,13 +120,17 @@ class DirectProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request, or wait for it as long as connections are kept."""
+        """Go on to the next request, or wait for it as long as connections are kept.
+
+        uvicorn would take a timer of the event loop for each answer.
+        """
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
+        # Of a timer uvicorn only asks that it can be cancelled.
         self.timeout_keep_alive_task = self.deadlines.add(  # type: ignore[assignment]
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -207,6 +211,7 @@ class _Search:
             self._answered(too_late(1000 * limit_s))
 
         self._deadline = connection.deadlines.add(limit_s, late)
+        # It has the members of a cycle that uvicorn looks at, see the class.
         connection.cycle = self  # type: ignore[assignment]
 
     def _job(self, name: str, mirror: MirrorLike, body: bytes) -> SearchJob:

@@ -6,7 +6,6 @@ no row would meet; such an expression has no table, and rows are evaluated one b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from server.columns import ColumnView
 
 from .machine_values import numbers, spread
 from .nodes import Node, Rows
-from .values import Values, Vector, is_null
+from .values import Values, is_null
 
 
 class Table(NamedTuple):
@@ -37,8 +36,7 @@ def words_of(view: ColumnView) -> Values:
 
 def evaluated(node: Node, words: Values) -> Values:
     """Return what ``node`` is for each row of ``words``, its column; raise FilterError."""
-    column: Callable[[str], Vector] = lambda name: words  # noqa: E731 - there is only one
-    found = node.evaluate(Rows(column, words.rows))
+    found = node.evaluate(Rows(lambda name: words, words.rows))
     assert isinstance(found, Values)
     data, null = spread(found.data, words.rows), spread(is_null(found), words.rows)
     return Values(found.type, data, null, found.words)

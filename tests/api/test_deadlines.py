@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from functools import partial
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ def test_a_call_is_made_once_at_its_time_and_never_after_cancel(
             came[number] += 1
 
         for number, (delay_s, cancelled) in enumerate(waits):
-            deadline = deadlines.add(delay_s, lambda number=number: note(number))  # type: ignore[misc]
+            deadline = deadlines.add(delay_s, partial(note, number))
             if cancelled:
                 deadline.cancel()
         for step_s in [*steps, 60 * TICK_S]:
