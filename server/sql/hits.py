@@ -96,9 +96,11 @@ def _evaluated(state: MirrorState, bound: Bound, known: PackedMask | None) -> Pa
         whole = columns.column(name)
         return whole if fresh is None else whole.take(fresh)
 
-    mask = state.index.alive()[first:]
+    # Rows that have died may match: in an earlier state, pinned by somebody, they live.
+    alive = state.index.alive()[first:]
+    mask = np.ones(len(alive), np.bool_)
     for one in filters:
-        mask = mask & one.evaluate(column, len(mask), mask)
+        mask &= one.evaluate(column, len(mask), alive & mask)
     new = PackedMask.of(mask)
     if known is None or fresh is None:
         return new

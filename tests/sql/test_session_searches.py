@@ -61,6 +61,18 @@ def test_a_kept_mask_follows_new_changed_and_deleted_rows(items: Desk) -> None:
     assert talk.rows(light) == talk.rows(plain)
 
 
+def test_a_mask_kept_by_a_later_state_loses_no_row_of_an_earlier_one(items: Desk) -> None:
+    earlier, later, vector = items.talk(), items.talk(), literal(items.vectors[7])
+    for more in (" AND tenant < 5", " AND tenant < 6 AND filter = 'tenant >= 0'"):
+        filtered = NEAREST.format(vector, 300) + more
+        earlier("BEGIN")
+        (key, *_) = earlier.rows(NEAREST.format(vector, 1) + more + " AND id > -1")
+        items.change(items.mirror.state.applied_lsn + 100, [Change(Op.DELETE, key)])
+        assert key not in later.rows(filtered)
+        assert key in earlier.rows(filtered)
+        earlier("COMMIT")
+
+
 def test_one_statement_with_other_values_has_other_rows(items: Desk) -> None:
     talk = items.talk()
     text = "SELECT id FROM items WHERE query = $1 AND id = ANY ($2) ORDER BY distance LIMIT 5"
