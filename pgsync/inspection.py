@@ -169,12 +169,6 @@ def inspect_table(
         )
 
 
-def catalog_columns(conn: psycopg.Connection[Any], oid: int) -> dict[str, CatalogColumn]:
-    """Return the live columns of a relation by name, in table order."""
-    with translated("read the table's columns"):
-        return _columns(conn, oid)
-
-
 def _relation(conn: psycopg.Connection[Any], schema: str, table: str) -> _Relation:
     with conn.cursor(row_factory=class_row(_Relation)) as cursor:
         found = cursor.execute(_RELATION_SQL, (schema, table)).fetchone()

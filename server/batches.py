@@ -25,7 +25,6 @@ from .spec import IndexSpec
 
 #: A change's place in the stream: (commit_lsn, ordinal).
 Position = tuple[int, int]
-BEFORE_ALL: Position = (0, -1)
 
 
 @dataclass(frozen=True, slots=True)

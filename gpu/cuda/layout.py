@@ -71,8 +71,6 @@ FACTOR_BYTES = (2 + 2 + 4) * GROUP_ROWS
 #: Kernels know this number (lists.cuh).
 PAGE_GROUPS = 4
 PAGE_ROWS = PAGE_GROUPS * GROUP_ROWS
-#: Alignment of pages.
-PAGE_ALIGNMENT = 256
 #: Floats of one 16-byte load.
 FLOAT4 = 4
 #: Metrics as kernels know them.

@@ -16,8 +16,6 @@ from .lifting import Lifted
 
 log = structlog.get_logger("vecmirror.sql")
 
-_MESSAGES = {" in a filter": " here", "the filter ": "the statement ", "a filter ": "a statement "}
-
 
 def as_sql_error(error: BaseException, statement: Lifted | None = None) -> SqlError:
     """Return what to tell the client; ``statement`` is what the error's position is in."""
